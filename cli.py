@@ -1,0 +1,437 @@
+"""The `magister` command: thin and lazy, one function a command; what does the work is imported when it is asked for.
+
+Exit codes: 0 done, 1 a run that ended with its named failure, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")]
+Data = Annotated[str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")]
+TaskKey = Annotated[str, typer.Argument(help="ner or attributes.")]
+Spec = Annotated[str, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")]
+Corpus = Annotated[Path, typer.Argument(help="A corpus folder.")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """A command that lists what there is, with subcommands beside it."""
+    made = typer.Typer(help=text, invoke_without_command=True, pretty_exceptions_enable=False)
+    app.add_typer(made, name=name)
+    return made
+
+
+tasks = group("tasks", "The tasks.")
+prompts = group("prompts", "The prompt templates.")
+teachers = group("teachers", "The teachers.")
+students = group("students", "The students.")
+datasets = group("datasets", "The data sets that can be read.")
+corpus = typer.Typer(help="Look at, check and import knowledge corpora.", no_args_is_help=True)
+app.add_typer(corpus, name="corpus")
+
+
+# What there is ------------------------------------------------------------------------------------------------------
+
+
+@tasks.callback()
+def tasks_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the tasks."""
+    if context.invoked_subcommand is None:
+        from .tasks import TASKS
+
+        table({t.key: {"task": t.title, "reads": t.reads, "answers": t.answers} for t in TASKS.values()}, as_json)
+
+
+@tasks.command("show")
+def tasks_show(name: TaskKey) -> None:
+    """The fields of a task's example, answer and schema, as JSON schemas."""
+    task = one(name, all_tasks(), "task")
+    show({part: getattr(task, part).model_json_schema() for part in ("Example", "Answer", "Schema")})
+
+
+@prompts.callback()
+def prompts_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the prompt templates: users' folders (MAGISTER_PROMPTS) first."""
+    if context.invoked_subcommand is None:
+        from .prompts.library import templates
+
+        rows = {t.name: {"output": t.front.output, "description": t.front.description} for t in templates()}
+        table(rows, as_json)
+
+
+@prompts.command("show")
+def prompts_show(name: str) -> None:
+    """The text of a template."""
+    from .prompts.library import find
+
+    print(find(name).path.read_text(encoding="utf-8"), end="")
+
+
+@prompts.command("lint")
+def prompts_lint(folder: Annotated[Path | None, typer.Argument(help="Your templates; ours if left out.")] = None) -> None:
+    """Render every template on probe examples with no model; exit 1 if one is at fault."""
+    from .prompts.lint import lint
+
+    results = lint(folder)
+    for result in results:
+        for fault in result.faults:
+            print(f"{result.name}: {fault}")
+    bad = sum(bool(result.faults) for result in results)
+    print(f"{len(results)} templates: {len(results) - bad} sound, {bad} at fault")
+    raise typer.Exit(1 if bad else 0)
+
+
+@prompts.command("render")
+def prompts_render(
+    name: str,
+    data: Data,
+    row: Annotated[int, typer.Option(help="Which example, from 0.")] = 0,
+    split: str = "train",
+    as_json: Json = False,
+) -> None:
+    """What a teacher would be asked about one example: the exact turns, with pictures where they stand."""
+    from .prompts.library import find
+    from .prompts.preview import preview
+    from .tasks.readers import read
+
+    template = find(name)
+    prompt = preview(template, read(data), split, row)
+    if as_json:
+        return show(prompt.model_dump())
+    for message in prompt.messages:
+        print(f"--- {message.role}")
+        print("".join(p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p))
+    print(f"--- {prompt.template} {prompt.digest[:12]}, at most {prompt.max_tokens} tokens")
+
+
+@teachers.callback()
+def teachers_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the forms of a teacher's spec."""
+    if context.invoked_subcommand is None:
+        from .teachers.spec import FORMS
+
+        table({form: {"what": text} for form, text in FORMS.items()}, as_json)
+
+
+@teachers.command("show")
+def teachers_show(spec: str) -> None:
+    """What identifies a teacher in every corpus row (loads it)."""
+    from .teachers.spec import teacher
+
+    made = teacher(spec)
+    show({"spec": made.spec, "sees_images": made.sees_images, **made.identity()})
+    made.close()
+
+
+@students.callback()
+def students_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the students."""
+    if context.invoked_subcommand is None:
+        table(all_students(), as_json)
+
+
+@students.command("show")
+def students_show(name: Annotated[str, typer.Argument(help="A student's name, or the folder of a trained one.")]) -> None:
+    """What a student is made of, or the card of a trained one."""
+    card = Path(name, "README.md")
+    print(card.read_text(encoding="utf-8") if card.is_file() else module_text(one(name, all_students(), "student")))
+
+
+@datasets.callback()
+def datasets_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the data sets that can be read by name."""
+    if context.invoked_subcommand is None:
+        from .tasks.readers import READERS
+
+        table({k: {"task": r.task or "any", "what": r.description} for k, r in READERS.items()}, as_json)
+
+
+@datasets.command("show")
+def datasets_show(data: Data, as_json: Json = False) -> None:
+    """Read a data set and count it: examples by split, what was refused, the schema."""
+    from .tasks.readers import read
+
+    found = read(data)
+    counts = {split: len(examples) for split, examples in found.splits.items()}
+    if as_json:
+        faults = [str(f) for f in found.faults]
+        schema = found.schema.model_dump()
+        return show({"name": found.name, "task": found.task, "splits": counts, "notes": found.notes,
+                     "faults": faults, "schema": schema})  # fmt: skip
+    print(f"{found.name} ({found.task}): " + ", ".join(f"{split} {n}" for split, n in counts.items()))
+    for note, n in found.notes.items():
+        print(f"  {note}: {n}")
+    for fault in found.faults:
+        print(f"  refused: {fault}")
+
+
+# The work -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the report, corpus and students go.")] = Path("runs/demo"),
+) -> None:
+    """The main job on bundled examples, offline: teacher, corpus, students, scores, extraction, an HTML report."""
+    from .demo import run
+
+    run(out)
+
+
+@app.command()
+def generate(
+    task: TaskKey,
+    data: Data,
+    teacher: Spec,
+    out: Annotated[Path, typer.Option(help="The corpus folder.")],
+    prompts: Annotated[str, typer.Option(help="Template names, with commas between.")] = "zero_shot",
+    split: str = "train",
+    samples: Annotated[int, typer.Option(min=1, help="Answers a question.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first prompt and the counts; ask nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a teacher about every example; what it says becomes a verified corpus. The same command resumes."""
+    from .teachers.run import corpus_from
+
+    one(task, all_tasks(), "task")
+    summary = corpus_from(
+        task, data, teacher, prompts.split(","), out,
+        split=split, samples=samples, limit=limit, dry_run=dry_run, retry_failed=retry_failed, say=say,
+    )  # fmt: skip
+    if as_json:
+        show(summary.as_dict())
+    else:
+        print(summary)
+
+
+@corpus.command("stats")
+def corpus_stats(corpus: Corpus) -> None:
+    """Counts of a corpus: by status, reason and template; tokens."""
+    from .teachers.corpus import stats
+
+    show(stats(corpus))
+
+
+@corpus.command("show")
+def corpus_show(
+    corpus: Corpus,
+    status: Annotated[str | None, typer.Option(help="kept, quarantined or failed.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="A template's name.")] = None,
+    limit: int = 10,
+    as_json: Json = False,
+) -> None:
+    """Print rows: what was asked, what came back, what became of it."""
+    from itertools import islice
+
+    from .teachers.corpus import rows
+
+    for row in islice(rows(corpus, status=status, prompt=prompt), limit):
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print(f"--- {row['id']}  {row['prompt']}  {row['status']} {row['reason'] or ''}")
+            print(row["text"].strip())
+
+
+@corpus.command("card")
+def corpus_card(corpus: Corpus) -> None:
+    """Print the corpus's card."""
+    print((corpus / "README.md").read_text(encoding="utf-8"))
+
+
+@corpus.command("import")
+def corpus_import(
+    file: Annotated[Path, typer.Argument(help="JSON lines of {id, text}, plain or .gz.")],
+    out: Annotated[Path, typer.Option(help="The corpus folder.")],
+    name: Annotated[str, typer.Option(help="What to call this knowledge.")] = "knowledge",
+    id_field: Annotated[str | None, typer.Option(help="The field with the example's id.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="The field with the text.")] = None,
+) -> None:
+    """Make a corpus of knowledge that exists already."""
+    from .teachers.corpus import import_texts
+
+    done = import_texts(file, out, id_field=id_field, text_field=text_field, name=name)
+    for fault in done.faults:
+        say(f"refused: {fault}")
+    print(f"{done.lines} lines = {done.rows} rows + {len(done.faults)} refused + {done.repeated} repeated "
+          f"+ {done.contradicted} contradicting; written to {out}")  # fmt: skip
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML), or the name of one of ours: ner/unified-twitter2017.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+) -> None:
+    """Train a student by a recipe. The same command resumes after Ctrl-C or a crash."""
+    from .distill.recipe import find, read
+    from .distill.train import train
+
+    train(read(find(recipe), overrides or []))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A trained student's run folder, or - with --teacher.")],
+    task: TaskKey,
+    data: Data,
+    split: str = "test",
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")] = None,
+    prompt: Annotated[str, typer.Option(help="The template a teacher is asked with.")] = "few_shot",
+    limit: Annotated[int | None, typer.Option(min=1)] = None,
+    json_file: JsonFile = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Also leave a result record in this folder (docs/results).")] = None,
+) -> None:
+    """Judge a student (or a teacher) on a split, with bootstrap 95 % intervals."""
+    from .distill import judge
+
+    one(task, all_tasks(), "task")
+    if teacher is not None:
+        result = judge.teacher(teacher, task, data, split, prompt, limit=limit)
+    else:
+        result = judge.student(Path(run), task, data, split, limit=limit)
+    print(judge.text(result))
+    for path, write in ((json_file, judge.write_json), (html, judge.write_html), (record, judge.write_record)):
+        if path is not None:
+            print(f"written: {write(result, path)}")
+
+
+@app.command()
+def extract(
+    texts: Annotated[list[str] | None, typer.Argument(help="Product texts; JSON lines on standard input if left out.")] = None,
+    attributes: Annotated[str, typer.Option(help="Attribute names, with commas between.")] = "",
+    image: Annotated[list[Path] | None, typer.Option(help="Pictures of the one product given.")] = None,
+    category: str = "",
+    teacher: Annotated[str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")] = None,
+    student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
+) -> None:
+    """Extract attributes zero-shot: one JSON line a product, null for absent."""
+    from .extract import Product, extract
+
+    if bool(teacher) == bool(student):
+        raise typer.BadParameter("give one of --teacher and --student")
+    names = [name.strip() for name in attributes.split(",") if name.strip()]
+    if not names and not student:
+        raise typer.BadParameter("name the attributes: --attributes color,material")
+    if texts:
+        pictures = [str(path) for path in image or ()]
+        products = [Product(text=t, category=category, images=tuple(pictures)) for t in texts]
+    else:
+        products = [Product.model_validate_json(line) for line in sys.stdin if line.strip()]
+    for row in extract(products, attributes=names, teacher=teacher, student=student):
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+@app.command()
+def report(
+    records: Annotated[Path, typer.Argument(help="The folder of result records.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
+) -> None:
+    """Render the results page from the records that the runs left."""
+    from .eval.records import render
+
+    out.write_text(render(records), encoding="utf-8")
+    print(f"written: {out}")
+
+
+@app.callback(invoke_without_command=True)
+def front(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Magister turns what a multimodal LLM knows into compact students for multimodal knowledge graphs."""
+    if version:
+        from . import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+# Helpers ------------------------------------------------------------------------------------------------------------
+
+
+def all_tasks() -> Mapping[str, Any]:
+    from .tasks import TASKS
+
+    return TASKS
+
+
+def all_students() -> Mapping[str, Any]:
+    from .students import STUDENTS
+
+    return {name: {"what": about.description, "module": about.module} for name, about in STUDENTS.items()}
+
+
+def module_text(about: Mapping[str, str]) -> str:
+    """A module's own docstring, read without importing it."""
+    import ast
+
+    path = Path(__file__).parent.joinpath(*about["module"].split(".")).with_suffix(".py")
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def one(name: str, known: Mapping[str, Any], what: str) -> Any:
+    """The named one, or wrong usage that lists what there is."""
+    if name not in known:
+        raise typer.BadParameter(f"unknown {what} {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Rows by name: a table on a terminal, tab-separated lines elsewhere, JSON where asked."""
+    if as_json:
+        return show([{"name": name, **row} for name, row in rows.items()])
+    if not sys.stdout.isatty():
+        for name, row in rows.items():
+            print("\t".join([name, *map(str, row.values())]))
+        return
+    from rich import box, print
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD)
+    for column in ("name", *next(iter(rows.values()), {})):
+        made.add_column(column)
+    for name, row in rows.items():
+        made.add_row(name, *map(str, row.values()))
+    print(made)
+
+
+def show(value: Any) -> None:
+    """Print as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def say(*lines: str | Iterable[str]) -> None:
+    """A remark beside the output: to standard error."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+#: Named errors that are wrong usage; every other named error of ours is a run that failed.
+USAGE = {"UnknownTeacher", "UnknownTemplate", "RecipeFault"}
+
+
+def main() -> None:
+    """Run the command; our own named errors become one line and an exit code, never a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from what was saved")
+        sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("magister"):
+            raise
+        say(f"{type(error).__name__}: {error}")
+        sys.exit(2 if type(error).__name__ in USAGE else 1)
+
+
+if __name__ == "__main__":
+    main()

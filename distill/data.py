@@ -1,0 +1,118 @@
+"""What a recipe trains and is judged on: the splits, with knowledge joined and duplicates out, and their
+counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..tasks import readers
+from ..tasks.task import DataFault, Dataset
+from ..teachers import corpus
+from . import batches
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a recipe.
+
+    Attributes:
+        schema: the data set's label set.
+        train, valid, test: labelled examples, the teacher's texts in their context.
+        extra: unlabelled examples of other data sets, for distillation alone.
+        counts: what there is and what fell away, printed and kept in the run's folder.
+    """
+
+    schema: Any
+    train: tuple[Any, ...]
+    valid: tuple[Any, ...]
+    test: tuple[Any, ...]
+    extra: tuple[Any, ...]
+    counts: dict[str, int]
+
+
+def load(recipe: Recipe) -> Data:
+    """Read, subset and join the data of a recipe; a `DataFault` where it cannot be."""
+    dataset = readers.read(recipe.data)
+    if dataset.task != recipe.task:
+        raise DataFault(recipe.data, f"is data for {dataset.task}, and the recipe's task is {recipe.task}")
+    counts: Counter[str] = Counter(faults=len(dataset.faults), **dataset.notes)
+    train, valid = _train_and_valid(dataset, recipe)
+    splits = {
+        "train": batches.subset(train, recipe.train_fraction, recipe.train_limit),
+        "valid": batches.subset(valid, 1.0, recipe.valid_limit),
+        "test": batches.subset(dataset.splits.get(recipe.test_split, ()), 1.0, recipe.test_limit),
+    }
+    texts = corpus.texts(find(recipe.knowledge), recipe.knowledge_prompt) if recipe.knowledge else {}
+    for name, examples in splits.items():
+        if recipe.knowledge and examples:
+            splits[name], counts[f"{name}_without_knowledge"] = batches.join(
+                examples, texts, recipe.knowledge
+            )
+        counts[name] = len(examples)
+    extra, more = _extra(recipe, [*splits["valid"], *splits["test"]])
+    return Data(dataset.schema, splits["train"], splits["valid"], splits["test"], extra, {**counts, **more})
+
+
+def examples_of(recipe: Recipe, split: str, spec: str | None = None) -> tuple[Any, ...]:
+    """One split of the recipe's data (or of other data), with the recipe's knowledge joined, for
+    evaluation.
+    """
+    if spec is None or spec == recipe.data:
+        data = load(recipe)
+        names = {recipe.train_split: data.train, recipe.valid_split: data.valid, recipe.test_split: data.test}
+        if names.get(split):
+            return names[split]
+    examples = readers.read(spec or recipe.data).split(split)
+    return tuple(examples)
+
+
+def find(path: str) -> Path:
+    """A file or folder as given, or below the folder of public data (``MAGISTER_DATA``), at any task's
+    place.
+    """
+    root = readers.data_root()
+    tries = [Path(path), root / path, *sorted(root.glob(f"*/{path}"))]
+    for candidate in tries:
+        if candidate.exists():
+            return candidate
+    raise DataFault(path, "there is no such file or folder", f"looked here and below {root}")
+
+
+def _train_and_valid(dataset: Dataset, recipe: Recipe) -> tuple[Sequence[Any], Sequence[Any]]:
+    train = dataset.split(recipe.train_split)
+    if recipe.valid_split in dataset.splits:
+        return train, dataset.split(recipe.valid_split)
+    if recipe.valid_fraction is None:
+        raise DataFault(
+            dataset.name,
+            f"has no split {recipe.valid_split!r}",
+            "set valid_fraction to split it off train, or valid_split to one of: "
+            + ", ".join(dataset.splits),
+        )
+    return batches.split_off(train, recipe.valid_fraction, recipe.seed)
+
+
+def _extra(recipe: Recipe, held_out: Sequence[Any]) -> tuple[tuple[Any, ...], Counter[str]]:
+    """The train examples of other data sets, unlabelled, with their own knowledge, none of them held out
+    here.
+    """
+    kept: list[Any] = []
+    counts: Counter[str] = Counter()
+    for spec, knowledge in zip(recipe.extra_data, recipe.extra_knowledge, strict=True):
+        texts = corpus.texts(find(knowledge), recipe.knowledge_prompt)
+        examples, _ = batches.join(readers.read(spec).split("train"), texts, knowledge)
+        known = tuple(e for e in examples if "knowledge" in e.context)
+        clean, duplicates = batches.without_duplicates(batches.without_gold(known), held_out)
+        kept += [e.model_copy(update={"id": f"{spec}:{e.id}"}) for e in clean]
+        counts.update(
+            extra=len(clean),
+            extra_without_knowledge_dropped=len(examples) - len(known),
+            extra_near_duplicates_of_held_out_dropped=duplicates,
+        )
+    return tuple(kept), counts

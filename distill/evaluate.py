@@ -1,0 +1,139 @@
+"""Judging a student on a split, and the record of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..eval import score as scoring
+from ..students.student import View
+from . import checkpoint, data, origin
+from .recipe import Recipe, read
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A student's answers on some examples and what they scored.
+
+    Attributes:
+        scores: the metrics with bootstrap 95 % intervals.
+        answers: one an example, in their order.
+        view: what the student was shown.
+        seconds_per_1000: wall-clock time of ``predict``, per 1,000 examples.
+        counts: what was given up on the way (``context_tokens_cut``, ``image_missing``), and examples without
+            knowledge.
+    """
+
+    scores: scoring.Scores
+    answers: list[Any]
+    view: View
+    seconds_per_1000: float
+    counts: dict[str, int]
+
+
+def load(run: str | Path) -> tuple[Any, View]:
+    """The best student of a run folder and the view it was trained for."""
+    from ..students.unified import Unified
+
+    best = Path(run) / "best"
+    if not best.exists():
+        raise checkpoint.RunFault(f"{run} holds no finished student (there is no folder {best})")
+    student = Unified.from_pretrained(best)
+    student.eval()
+    return student, student.view
+
+
+def recipe_of(run: str | Path) -> Recipe:
+    """The recipe a run was trained by."""
+    return read(Path(run) / "recipe.yaml")
+
+
+def evaluate(
+    student: Any,
+    examples: Sequence[Any],
+    task: str,
+    view: View | None = None,
+    precision: str = "fp32",
+    batch_size: int = 32,
+    **options: Any,
+) -> Evaluation:
+    """Predict and score. ``options`` go to `eval.score` (``train=`` for seen and unseen values,
+    ``resamples=``).
+    """
+    view = view or student.view
+    student.eval()
+    started = time.perf_counter()
+    with torch.autocast(next(student.parameters()).device.type, torch.bfloat16, enabled=precision == "bf16"):
+        answers = student.predict(examples, view, batch_size=batch_size)
+    seconds = time.perf_counter() - started
+    counts = {}
+    for name in view.context:
+        counts[f"without_{name}"] = sum(not e.context.get(name) for e in examples)
+    if view.images:
+        counts["without_image"] = sum(not e.images for e in examples)
+    scores = scoring.score(task, examples, answers, **options)
+    return Evaluation(scores, answers, view, 1000 * seconds / len(examples), counts)
+
+
+def evaluate_run(
+    run: str | Path, split: str = "test", spec: str | None = None, view: View | None = None
+) -> Evaluation:
+    """Evaluate a run's best student on a split of its own data (or of other data of the same schema)."""
+    recipe = recipe_of(run)
+    student, own = load(run)
+    examples = data.examples_of(recipe, split, spec)
+    return evaluate(student, examples, recipe.task, view or own, recipe.precision, 2 * recipe.batch_size)
+
+
+def primary(task: str, examples: Sequence[Any], answers: Sequence[Any]) -> float:
+    """The metric by which checkpoints are chosen, without intervals."""
+    return scoring.score(task, examples, answers, resamples=1).value
+
+
+def record(
+    path: str | Path, run: str | Path, evaluation: Evaluation, split: str = "test", **more: Any
+) -> dict[str, Any]:
+    """Write what the results table is made of: how the figure came about, and the figure.
+
+    ``more`` is added as it is. The run's own seconds and step come from its ``result.json``.
+    """
+    recipe, run = recipe_of(run), Path(run)
+    about = json.loads((run / "origin.json").read_text())
+    result = json.loads((run / "result.json").read_text())
+    written = {
+        "name": Path(path).stem,
+        "task": recipe.task,
+        "data": recipe.data,
+        "split": split,
+        "student": recipe.student,
+        "backbone": recipe.backbone,
+        "objective": recipe.objective,
+        "view": {
+            "context": list(evaluation.view.context),
+            "images": evaluation.view.images,
+            "prompt": evaluation.view.prompt,
+        },
+        "seed": recipe.seed,
+        "command": origin.command(),
+        "trained_by": about["sittings"][0]["command"],
+        "revision": about["sittings"][-1]["revision"],
+        "packages": about["sittings"][-1]["packages"],
+        "protocol": evaluation.scores.protocol,
+        "primary": evaluation.scores.primary,
+        "metrics": {k: v._asdict() for k, v in evaluation.scores.metrics.items()},
+        "counts": {**evaluation.scores.counts, **evaluation.counts},
+        "seconds_training": round(result["seconds"], 1),
+        "seconds_per_1000": round(evaluation.seconds_per_1000, 2),
+        "recipe": recipe.model_dump(mode="json"),
+        **more,
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
+    return written

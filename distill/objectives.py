@@ -1,0 +1,227 @@
+"""What a student learns from: each objective a pure function of a student and some examples.
+
+An objective gives a `Loss`: a mean, how many units it is the mean of, its named parts for the log, and what
+was given up on the way. The unit is that of the student's own loss (a word in tagging), so label losses and
+distillation are of one scale.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..students.student import Output, View
+from .recipe import Recipe
+
+
+@dataclass
+class Loss:
+    """What is to be minimised.
+
+    Attributes:
+        total: a scalar, the mean over ``weight`` units.
+        weight: how many units; the means of two batches are joined in proportion to it.
+        parts: detached scalars by name, for the log.
+        counts: ``context_tokens_cut``, ``image_missing``, ...
+    """
+
+    total: Tensor
+    weight: float
+    parts: dict[str, Tensor]
+    counts: Counter[str]
+
+
+def text_view(recipe: Recipe) -> View:
+    """What the student sees, in training and later."""
+    prompt = recipe.objective == "prompt_distillation" and recipe.prompt_length > 0
+    return View(text=recipe.text, context=recipe.context, images=recipe.images, prompt=prompt)
+
+
+def knowledge_view(recipe: Recipe) -> View:
+    """What the knowledge-reading branch sees: the teacher's texts beside the text, and no prompt."""
+    return View(context=recipe.teacher_context, images=recipe.images)
+
+
+def compute(
+    student: nn.Module,
+    examples: Sequence[Any],
+    recipe: Recipe,
+    beta: float = 0.0,
+    teacher: Mapping[str, Tensor] | None = None,
+) -> Loss:
+    """The recipe's objective. ``beta``: the weight of distillation at this step (`beta_at`); ``teacher``:
+    posteriors.
+    """
+    if recipe.objective == "two_prefix":
+        return two_prefix(student, examples, recipe)
+    if recipe.objective == "prompt_distillation":
+        if teacher is not None:
+            return offline_distillation(student, examples, recipe, beta, teacher)
+        return prompt_distillation(student, examples, recipe, beta)
+    return gold(student, examples, recipe)
+
+
+def gold(student: nn.Module, examples: Sequence[Any], recipe: Recipe) -> Loss:
+    """``L = NLL(gold | view)``: the student's own loss under the recipe's view.
+
+    With ``objective: queries`` the same, the student's span head being asked its machine-reading queries:
+    one (query, text) pair an entity type or attribute, "nothing" an answer (MRC-MNER, Jia et al. 2022, eq.
+    1-4).
+    """
+    output, counts = _forward(student, examples, text_view(recipe))
+    return Loss(_loss(output), units(output, examples), _detached(output, "label"), counts)
+
+
+def two_prefix(student: nn.Module, examples: Sequence[Any], recipe: Recipe) -> Loss:
+    """``L = alpha * L_label + (1 - alpha) * L_rationale``, two forward passes with shared weights.
+
+    The label pass answers the task; the rationale pass produces the teacher's text from the same input.
+    Examples without a rationale take part in the label pass alone (their share of the rationale loss is 0).
+    Source: Hsieh et al. 2023, Distilling step-by-step, eq. 3-4.
+    """
+    view = text_view(recipe)
+    output, counts = _forward(student, examples, view)
+    label, weight = _loss(output), units(output, examples)
+    explained = [e for e in examples if e.context.get("knowledge")]
+    parts = {"label": label.detach()}
+    total = recipe.alpha * label
+    if explained:
+        explain = replace(view, explain="knowledge")
+        output, more = _forward(student, explained, explain)
+        rationale = _loss(output) * (len(explained) / len(examples))
+        parts["rationale"] = rationale.detach()
+        total = total + (1 - recipe.alpha) * rationale
+        counts += more
+    return Loss(total, weight, parts, counts)
+
+
+def prompt_distillation(student: nn.Module, examples: Sequence[Any], recipe: Recipe, beta: float) -> Loss:
+    """``L = L_k + alpha * L_t + beta * D``: a branch that reads knowledge teaches one that sees the text
+    alone.
+
+    Both branches are the same weights; the text branch has the learnable prompt in place of the knowledge.
+    ``D`` is `divergence` of their label posteriors; no gradient reaches the knowledge branch through it.
+    Examples without gold take part in ``D`` alone.
+    Source: Chen and Feng 2023 (chain-of-thought prompt distillation), with the label-level KL of Wang et al.
+    2022 (ITA).
+    """
+    labelled = examples[0].gold is not None
+    with torch.set_grad_enabled(labelled and torch.is_grad_enabled()):
+        rich, counts = _forward(student, examples, knowledge_view(recipe))
+    poor, more = _forward(student, examples, text_view(recipe))
+    counts += more
+    q_teacher, mask = posteriors(student, rich, recipe.temperature)
+    q_student, _ = posteriors(student, poor, recipe.temperature)
+    apart = divergence(q_teacher, q_student, mask, recipe.temperature)
+    parts = {"divergence": apart.detach()}
+    total = beta * apart
+    if labelled:
+        parts |= {"knowledge_label": _loss(rich).detach(), "label": _loss(poor).detach()}
+        total = _loss(rich) + recipe.alpha * _loss(poor) + total
+    return Loss(total, units(poor, examples), parts, counts)
+
+
+def offline_distillation(
+    student: nn.Module, examples: Sequence[Any], recipe: Recipe, beta: float, teacher: Mapping[str, Tensor]
+) -> Loss:
+    """``L = alpha * L_t + beta * D`` with a finished teacher's stored posteriors: one forward pass a step.
+
+    Args:
+        teacher: log posteriors ``[positions, labels]`` by example id, at the recipe's temperature (`stored`).
+    """
+    poor, counts = _forward(student, examples, text_view(recipe))
+    q_student, mask = posteriors(student, poor, recipe.temperature)
+    q_teacher = torch.zeros_like(q_student)
+    for row, example in enumerate(examples):
+        known = teacher[example.id].to(q_student)
+        q_teacher[row, : len(known)] = known
+    apart = divergence(q_teacher, q_student, mask, recipe.temperature)
+    parts = {"divergence": apart.detach()}
+    total = beta * apart
+    if examples[0].gold is not None:
+        parts["label"] = _loss(poor).detach()
+        total = recipe.alpha * _loss(poor) + total
+    return Loss(total, units(poor, examples), parts, counts)
+
+
+def divergence(teacher: Tensor, student: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """``D = T^2 * mean_i KL(sg(q_teacher,i) || q_student,i)`` over the positions of the batch: 0 if both say
+    the same.
+
+    Args:
+        teacher, student: log posteriors ``[B, N, K]``, already at the temperature; the teacher's is detached
+            here.
+        mask: ``[B, N]``, true at the positions that count.
+    """
+    teacher = teacher.detach()
+    pointwise = (teacher.exp() * (teacher - student)).masked_fill(teacher == -torch.inf, 0).sum(-1)
+    return temperature**2 * pointwise.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def beta_at(recipe: Recipe, epoch: float) -> float:
+    """The weight of distillation: rises linearly from 0 to beta over the first epochs (an untrained teacher
+    is noise).
+
+    A finished teacher (``teacher_run``) needs no warm-up.
+    """
+    if recipe.teacher_run or not recipe.beta_warmup_epochs:
+        return recipe.beta
+    return recipe.beta * min(1.0, epoch / recipe.beta_warmup_epochs)
+
+
+def posteriors(student: nn.Module, output: Output, temperature: float) -> tuple[Tensor, Tensor]:
+    """Label posteriors of a pass: log probabilities ``[B, N, K]`` and which positions count, ``[B, N]``.
+
+    Tagging: CRF marginals of the words, the emissions scaled by ``1 / temperature`` (in fp32). Ranking: one
+    position an attribute asked, the candidates' scores through a softmax.
+    """
+    scores = output.scores
+    if "emissions" in scores:
+        mask = scores["word_mask"]
+        return student.heads["tagging"].crf.marginals(scores["emissions"].float() / temperature, mask), mask
+    raise TypeError(
+        f"distillation needs the scores of a tagging or ranking head; there are: {', '.join(scores)}"
+    )
+
+
+@torch.no_grad()
+def stored(
+    teacher: nn.Module, examples: Sequence[Any], view: View, temperature: float, size: int
+) -> dict[str, Tensor]:
+    """A finished teacher's log posteriors ``[positions, labels]`` by example id, dropout off."""
+    teacher.eval()
+    found: dict[str, Tensor] = {}
+    by_length = sorted(examples, key=lambda e: len(e.text))
+    for start in range(0, len(by_length), size):
+        chunk = [e.model_copy(update={"gold": None}) for e in by_length[start : start + size]]
+        output, _ = _forward(teacher, chunk, view)
+        logs, mask = posteriors(teacher, output, temperature)
+        for example, log, own in zip(chunk, logs, mask, strict=True):
+            found[example.id] = log[own].float().cpu()
+    return found
+
+
+def units(output: Output, examples: Sequence[Any]) -> float:
+    """How many units the student's loss is the mean of: words in tagging, examples otherwise."""
+    return float(output.scores["word_mask"].sum()) if "word_mask" in output.scores else float(len(examples))
+
+
+def _forward(student: nn.Module, examples: Sequence[Any], view: View) -> tuple[Output, Counter[str]]:
+    batch = student.collate(examples, view).to(next(student.parameters()).device)
+    return student(batch), Counter(batch.counts)
+
+
+def _loss(output: Output) -> Tensor:
+    if output.loss is None:
+        raise ValueError("examples without gold cannot be learned from under this objective")
+    return output.loss
+
+
+def _detached(output: Output, name: str) -> dict[str, Tensor]:
+    parts = {k: v.detach() for k, v in output.losses.items()}
+    return parts or {name: _loss(output).detach()}

@@ -1,0 +1,281 @@
+"""A recipe: everything one training run is made of, as a flat YAML file with strict keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class RecipeFault(ValueError):
+    """A recipe that cannot be used: lists every mistake, each with its place and what to do."""
+
+    def __init__(self, where: str, mistakes: Sequence[str]) -> None:
+        self.where, self.mistakes = where, tuple(mistakes)
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__("\n".join([f"{where}: {count}", *(f"  - {m}" for m in mistakes)]))
+
+
+class Recipe(BaseModel):
+    """One run. `read` makes one of a YAML file; the resolved copy lies in the run's folder.
+
+    Attributes are grouped in the order in which a run uses them. Lengths are in sub-tokens, fractions in
+    0..1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # The student.
+    task: Literal["ner", "attributes"]
+    student: Literal["unified"] = "unified"
+    backbone: str = "minilm"
+    lora_rank: int = Field(32, ge=0, description="0: every weight of the backbone is trained")
+    lora_alpha: float = Field(64, gt=0)
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    heads: tuple[Literal["tagging", "span", "ranking", "generative"], ...] = ("tagging",)
+    word_shapes: bool = False
+    max_tokens: int | None = Field(None, ge=8)
+    context_tokens: int | None = Field(None, ge=0)
+    image_encoder: str | None = None
+    prefix_length: int = Field(4, ge=0)
+    prompt_length: int = Field(0, ge=0)
+
+    # The data.
+    data: str
+    train_split: str = "train"
+    valid_split: str = "valid"
+    test_split: str = "test"
+    valid_fraction: float | None = Field(None, gt=0, lt=1)
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    train_limit: int | None = Field(None, ge=1)
+    valid_limit: int | None = Field(None, ge=1)
+    test_limit: int | None = Field(None, ge=1)
+    text: bool = True
+    context: tuple[str, ...] = ()
+    images: bool = False
+    knowledge: str | None = None
+    knowledge_prompt: str | None = None
+    extra_data: tuple[str, ...] = ()
+    extra_knowledge: tuple[str, ...] = ()
+
+    # What is learned from.
+    objective: Literal["gold", "two_prefix", "prompt_distillation", "queries"] = "gold"
+    teacher_context: tuple[str, ...] = ("knowledge",)
+    teacher_run: str | None = None
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(1.0, ge=0)
+    temperature: float = Field(2.0, gt=0)
+    beta_warmup_epochs: float = Field(1.0, ge=0)
+
+    # How it is optimised.
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    schedule: Literal["linear", "constant"] = "linear"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    evals_per_epoch: int = Field(1, ge=1)
+    patience: int = Field(0, ge=0, description="evaluations without a better score before it stops; 0: never")
+    threads: int | None = Field(None, ge=1)
+
+    # Where it goes.
+    output: str = "runs/unnamed"
+    save_steps: int = Field(100, ge=1)
+
+    def clashes(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Settings that contradict each other: the fields concerned, and what to do about it."""
+        reads = ("objective", "knowledge")
+        if self.objective in ("two_prefix", "prompt_distillation") and not self.knowledge:
+            yield (
+                reads,
+                f"objective {self.objective} needs knowledge: the teacher's texts (a file or a corpus)",
+            )
+        if self.objective in ("two_prefix", "prompt_distillation") and "knowledge" in self.context:
+            yield (
+                ("objective", "context"),
+                f"objective {self.objective} is for a student that does not read knowledge: take it out of context",
+            )
+        if "knowledge" in self.context and not self.knowledge:
+            yield (
+                ("context", "knowledge"),
+                "context names knowledge, but knowledge (where it lies) is not set",
+            )
+        if self.objective == "two_prefix" and self.alpha > 1:
+            yield (
+                ("objective", "alpha"),
+                "two_prefix weighs alpha * label + (1 - alpha) * rationale: alpha is 0 to 1",
+            )
+        if self.objective == "prompt_distillation":
+            if not self.prompt_length and not self.teacher_run:
+                yield (
+                    ("objective", "prompt_length", "teacher_run"),
+                    "prompt_distillation needs prompt_length above 0 (the student's prompt) or a teacher_run",
+                )
+            if "knowledge" not in self.teacher_context:
+                yield (
+                    ("teacher_context",),
+                    "teacher_context must name knowledge: it is what the teacher knows more",
+                )
+        else:
+            for name, used in (("teacher_run", self.teacher_run), ("extra_data", self.extra_data)):
+                if used:
+                    yield ("objective", name), f"{name} is only read by the objective prompt_distillation"
+        if len(self.extra_data) != len(self.extra_knowledge):
+            yield (
+                ("extra_data", "extra_knowledge"),
+                f"extra_data names {len(self.extra_data)} sets and extra_knowledge {len(self.extra_knowledge)}: "
+                "each set needs its own",
+            )
+        if not self.heads:
+            yield ("heads",), "heads is empty: name at least one"
+        if "tagging" in self.heads and self.task != "ner":
+            yield ("heads", "task"), f"the head tagging is for the task ner, not {self.task}"
+        if "ranking" in self.heads and self.task != "attributes":
+            yield ("heads", "task"), f"the head ranking is for the task attributes, not {self.task}"
+        if self.objective == "queries" and "span" not in self.heads:
+            yield ("objective", "heads"), "objective queries is learned by the span head: heads: [span]"
+        if "generative" in self.heads and self.backbone in ENCODERS:
+            yield (
+                ("heads", "backbone"),
+                f"the head generative needs a decoder, and {self.backbone} is an encoder",
+            )
+        if self.images and not self.image_encoder:
+            yield (
+                ("images", "image_encoder"),
+                "images: true needs an image_encoder, for example efficientnet-lite0",
+            )
+        if self.images and not self.prefix_length:
+            yield (
+                ("images", "prefix_length"),
+                "images: true needs prefix_length above 0: pictures enter there",
+            )
+        if not self.text and not self.images:
+            yield ("text", "images"), "text: false needs images: true, or nothing is read at all"
+        if self.beta_warmup_epochs > self.epochs:
+            yield (
+                ("beta_warmup_epochs", "epochs"),
+                "beta_warmup_epochs is more than epochs: beta would never count",
+            )
+
+
+#: Packaged backbones without a decoder; other backbones are judged by the student, when their config is read.
+ENCODERS = ("minilm",)
+
+#: Stand in for a required field that is wrong itself, so that the other checks still run.
+_PLACEHOLDERS = {"task": "ner", "data": "?"}
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file with ``key=value`` overrides; a `RecipeFault` with all its mistakes.
+
+    An override's value is read as YAML: ``context=[caption,knowledge]``, ``lora_rank=8``, ``knowledge=null``.
+    """
+    path = Path(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeFault(str(path), [f"cannot be read: {error.strerror}"]) from None
+    values, places, mistakes = _pairs(source, str(path))
+    seen: set[str] = set()
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            mistakes.append(f"override {override!r}: write key=value")
+            continue
+        if key in seen:
+            mistakes.append(f"override {override!r}: {key} is overridden twice")
+        seen.add(key)
+        try:
+            values[key], places[key] = yaml.safe_load(text), f"override {override!r}"
+        except yaml.YAMLError as error:
+            mistakes.append(f"override {override!r}: not a YAML value ({_first_line(error)})")
+    values.setdefault("output", f"runs/{path.stem}")
+    return check(values, str(path), places, mistakes)
+
+
+def check(
+    values: Mapping[str, Any],
+    where: str = "recipe",
+    places: Mapping[str, str] | None = None,
+    mistakes: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of some settings; a `RecipeFault` with all mistakes: unknown keys, wrong values,
+    contradictions.
+    """
+    places, found = places or {}, list(mistakes)
+    at = lambda key: f"{places[key]}: " if key in places else ""
+    known = {k: v for k, v in values.items() if k in Recipe.model_fields}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+            found.append(f"{at(key)}unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    wrong: set[str] = set()
+    try:
+        recipe = Recipe.model_validate(known)
+    except ValidationError as error:
+        for problem in error.errors():
+            key = str(problem["loc"][0])
+            wrong.add(key)
+            if problem["type"] == "missing":
+                found.append(f"{key}: required, and not there")
+            else:
+                found.append(f"{at(key)}{key}: {problem['msg']}, not {_shown(problem['input'])}")
+        good = {k: v for k, v in known.items() if k not in wrong}
+        stand_ins = {k: v for k, v in _PLACEHOLDERS.items() if k not in good}
+        recipe = Recipe.model_validate({**good, **stand_ins})
+    for fields, message in recipe.clashes():
+        if not wrong.intersection(fields):
+            found.append(message)
+    if found:
+        raise RecipeFault(where, found)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe with every setting written out, as YAML that `read` takes again."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _pairs(source: str, where: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Settings, their line numbers, and what is wrong with the file as YAML (a key given twice, most of
+    all).
+    """
+    try:
+        loader = yaml.SafeLoader(source)
+        node = loader.get_single_node()
+        if node is None:
+            raise RecipeFault(where, ["the file is empty"])
+        if not isinstance(node, yaml.MappingNode):
+            raise RecipeFault(where, ["not a list of `key: value` lines"])
+        values: dict[str, Any] = {}
+        places: dict[str, str] = {}
+        mistakes = []
+        for key_node, value_node in node.value:
+            key, place = str(loader.construct_object(key_node)), f"line {key_node.start_mark.line + 1}"
+            if key in values:
+                mistakes.append(f"{place}: {key!r} is given again (first on {places[key]})")
+                continue
+            values[key], places[key] = loader.construct_object(value_node, deep=True), place
+    except yaml.YAMLError as error:
+        raise RecipeFault(where, [f"not YAML: {_first_line(error)}"]) from None
+    return values, places, mistakes
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,43 @@
+"""Floor 3: who learns - encoders, fusion, heads, and the zoo of published systems."""
+
+from __future__ import annotations
+
+import ast
+import json
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+#: A student's name to the module that holds it; its class is named like the module, in capitals (`unified.Unified`).
+STUDENTS = {
+    "unified": "students.unified",
+}
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+def student(name: str) -> Any:
+    """The class of that name, imported now; a `KeyError` that lists what there is, if there is none."""
+    module = import_module(_path(name))
+    return getattr(module, module.__name__.rpartition(".")[2].title().replace("_", ""))
+
+
+def describe(name: str) -> str:
+    """What a student is, in one line, read from its file without importing it."""
+    spec = find_spec(_path(name))
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").split("\n", 1)[0]
+
+
+def load(folder: str | Path) -> Any:
+    """The student that lies in a folder, whichever it is."""
+    name = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["student"]
+    return student(name).from_pretrained(folder)
+
+
+def _path(name: str) -> str:
+    if name not in STUDENTS:
+        raise KeyError(f"no student {name!r}; there are: {', '.join(STUDENTS)}")
+    return f"{_PACKAGE}.{STUDENTS[name]}"

@@ -1,0 +1,159 @@
+"""Tagging head: a BIO tag for every word, by a linear layer and a CRF (Lample et al., NAACL 2016)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...tasks import ner
+from ...tasks.task import DataFault
+from ..collate import Collated, Item, Layout, pad, place, stack
+from ..student import View
+from .crf import CRF, legal_bio
+
+#: Fills tags behind the last word; never read, since the mask covers it.
+NO_TAG = 0
+
+
+class TaggingHead(nn.Module):
+    """Emissions and a CRF over words.
+
+    Attributes:
+        tags: ``O``, then ``B-`` and ``I-`` of each type in the schema's order.
+        crf: its `CRF`; ``crf.marginals(emissions, mask)`` are the soft labels that objectives compare.
+    """
+
+    def __init__(self, hidden: int, labels: Sequence[str], dropout: float) -> None:
+        super().__init__()
+        self.tags = bio(labels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden, len(self.tags))
+        self.crf = CRF(len(self.tags))
+        self.register_buffer("legal", legal_bio(self.tags), persistent=False)
+
+    def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
+        """Rows of some texts, where to find the state of each word, and the gold tags of those that have gold."""
+        rows, owners, at, tags, counts = [], [], [], [], Counter[str]()
+        for item in items:
+            text = layout.read(item.example)
+            if not text.pieces:
+                raise DataFault(f"example {item.example.id}", "its text has no words", "leave it out")
+            own, cut = layout.rows(text, sides=layout.sides(item.example, view), where=item.example.id)
+            counts += cut
+            at.append([place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))])
+            rows += own
+            owners += [item.index] * len(own)
+            gold, remarks = tags_of(item.example, text.spans, self.tags)
+            tags.append(gold)
+            counts += remarks
+        tensors = stack(layout.encoder, rows, owners)
+        tensors["word_row"] = pad([[row for row, _ in words] for words in at])
+        tensors["word_at"] = pad([[position for _, position in words] for words in at])
+        tensors["word_mask"] = pad([[1] * len(words) for words in at], dtype=torch.bool)
+        tensors["tags"] = pad(tags, NO_TAG)
+        tensors["gold"] = torch.tensor([item.example.gold is not None for item in items])
+        return tensors, counts
+
+    def forward(self, states: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Loss over the texts with gold, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
+        emissions = self.emissions(states[tensors["word_row"], tensors["word_at"]])
+        mask, gold = tensors["word_mask"], tensors["gold"]
+        scores = {"emissions": emissions, "word_mask": mask}
+        if not gold.any():
+            return None, scores
+        if not gold.all():
+            return self.loss(emissions[gold], tensors["tags"][gold], mask[gold]), scores
+        return self.loss(emissions, tensors["tags"], mask), scores
+
+    def answers(
+        self, items: Sequence[Item], layout: Layout, scores: dict[str, Tensor]
+    ) -> list[tuple[ner.Answer, list[float]]]:
+        """The entities of each text with their `confidence`."""
+        emissions, mask = scores["emissions"], scores["word_mask"]
+        decoded = self.decode(emissions, mask)
+        found = []
+        for item, words, confidence in zip(items, decoded, self.confidence(emissions, mask, decoded), strict=True):
+            text, spans = item.example.text, ner.word_spans(item.example)
+            entities = []
+            for first, last, kind in words:
+                start, end = spans[first][0], spans[last - 1][1]
+                entities.append(ner.Entity(text=text[start:end], type=kind, start=start, end=end))
+            found.append((ner.Answer(entities=tuple(entities)), confidence))
+        return found
+
+    def emissions(self, words: Tensor) -> Tensor:
+        """Scores ``[B, W, K]`` in fp32 of word states ``[B, W, d]``."""
+        return self.linear(self.dropout(words)).float()
+
+    def loss(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """Negative log likelihood per word: ``[B, W, K]``, ``[B, W]``, ``[B, W]`` to a number."""
+        return self.crf.nll(emissions, tags, mask).sum() / mask.sum()
+
+    @torch.no_grad()
+    def decode(self, emissions: Tensor, mask: Tensor) -> list[list[tuple[int, int, str]]]:
+        """Typed spans of words ``(first, last + 1, type)`` of each text, by Viterbi under the rules of BIO."""
+        allowed: Tensor = self.legal  # type: ignore[assignment]
+        return [
+            spans_of([self.tags[t] for t in path]) for path in self.crf.viterbi(emissions, mask, allowed)
+        ]
+
+    @torch.no_grad()
+    def confidence(self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]) -> list[list[float]]:
+        """For each span the smallest posterior among its words' tags."""
+        posterior = self.crf.marginals(emissions, mask).exp().cpu()
+        found = []
+        for row, of_text in zip(posterior, spans, strict=True):
+            scores = []
+            for first, last, kind in of_text:
+                begin, inside = self.tags.index(f"B-{kind}"), self.tags.index(f"I-{kind}")
+                probabilities = [row[first, begin], *row[first + 1 : last, inside]]
+                scores.append(float(min(probabilities)))
+            found.append(scores)
+        return found
+
+
+def bio(labels: Iterable[str]) -> list[str]:
+    """The tag set of some types."""
+    return ["O", *(f"{mark}-{label}" for label in labels for mark in "BI")]
+
+
+def tags_of(example: ner.Example, spans: Sequence[tuple[int, int]], tags: Sequence[str]) -> tuple[list[int], Counter[str]]:
+    """The gold tag of each word, and what BIO over words could not hold.
+
+    An entity that begins or ends inside a word takes the whole word (counted ``entities_widened_to_words``); one that
+    overlaps an earlier one is left out (counted ``entities_overlapping``). A type that the tag set has not is a
+    `DataFault`.
+    """
+    found, counts = [0] * len(spans), Counter[str]()
+    for entity in example.gold.entities if example.gold else ():
+        if f"B-{entity.type}" not in tags:
+            known = ", ".join(t[2:] for t in tags if t.startswith("B-"))
+            raise DataFault(f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}")
+        assert entity.start is not None and entity.end is not None  # asked of every gold entity by `ner.Example`
+        inside = [w for w, (a, b) in enumerate(spans) if a < entity.end and entity.start < b]
+        if not inside or any(found[w] for w in inside):
+            counts["entities_overlapping" if inside else "entities_without_word"] += 1
+            continue
+        if (spans[inside[0]][0], spans[inside[-1]][1]) != (entity.start, entity.end):
+            counts["entities_widened_to_words"] += 1
+        for w in inside:
+            found[w] = tags.index(f"I-{entity.type}")
+        found[inside[0]] = tags.index(f"B-{entity.type}")
+    return found, counts
+
+
+def spans_of(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Typed spans ``(first, last + 1, type)`` of a tag sequence; an ``I-`` that continues nothing begins a span."""
+    spans: list[tuple[int, int, str]] = []
+    for at, tag in enumerate(tags):
+        if tag == "O":
+            continue
+        mark, kind = tag[0], tag[2:]
+        if mark == "I" and spans and spans[-1][1:] == (at, kind):
+            spans[-1] = (spans[-1][0], at + 1, kind)
+        else:
+            spans.append((at, at + 1, kind))
+    return spans

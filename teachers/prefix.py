@@ -1,0 +1,56 @@
+"""The start that all prompts of a batch share, computed once.
+
+Rows of a left-padded batch read ``[padding | start | rest]``. The start's keys and values depend on nothing
+after it and on no padding (positions count real tokens), so they are computed for one row and copied into
+all, shifted by each row's padding. All rows must then go on at the same column: the column where the start
+ends in the longest row. A shorter row has a piece of the start beyond it, which is computed again. The result
+equals the plain batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import commonprefix
+from typing import Any
+
+import torch
+
+#: A shorter shared start is not worth the copying.
+LEAST = 32
+
+
+def shared_prefix_cache(model: Any, prompts: Sequence[list[int]]) -> Any | None:
+    """A cache to hand to ``generate`` as ``past_key_values``, beside the whole left-padded prompts.
+
+    Args:
+        model: a causal LM of transformers with plain or sliding-window attention.
+        prompts: token ids of the batch's rows, not padded.
+
+    Returns:
+        A ``DynamicCache`` of ``len(prompts)`` rows, or None where sharing does not pay or the model's state
+        is of another kind.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    longest, shortest = max(map(len, prompts)), min(map(len, prompts))
+    shared = min(len(commonprefix(list(prompts))), shortest - 1)
+    if len(prompts) == 1 or shared < max(LEAST, longest - shortest):
+        return None
+    if not kinds <= {"full_attention", "sliding_attention"} or not model._supports_default_dynamic_cache():
+        return None
+    from transformers import DynamicCache
+
+    # Without a configuration the cache keeps all keys of sliding layers as well; their window is in the mask.
+    one: Any = DynamicCache()
+    start = torch.tensor([prompts[0][:shared]], device=model.device)
+    model(input_ids=start, past_key_values=one, use_cache=True, logits_to_keep=1)
+    layers = []
+    for layer in one.layers:
+        keys = layer.keys.new_zeros(len(prompts), *layer.keys.shape[1:])
+        values = layer.values.new_zeros(len(prompts), *layer.values.shape[1:])
+        for row, prompt in enumerate(prompts):
+            padding = longest - len(prompt)
+            keys[row, :, padding:] = layer.keys[0, :, : shared - padding]
+            values[row, :, padding:] = layer.values[0, :, : shared - padding]
+        layers.append((keys, values))
+    return DynamicCache(layers)

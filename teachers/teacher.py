@@ -1,0 +1,74 @@
+"""What a teacher is: requests in, replies out as they finish, usage counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Protocol
+
+from ..prompts.messages import Prompt
+from ..tasks.record import Record
+
+#: Why a teacher stopped: it was done, it ran into the token limit, or there is no answer.
+Finish = Literal["stop", "length", "error"]
+
+#: Why there is no answer.
+Failure = Literal["transport", "rate_limit", "refused", "image", "too_long", "over_budget"]
+
+
+class Request(Record):
+    """One question to a teacher. ``key`` is made by the ledger out of everything that decides the answer."""
+
+    example: str
+    prompt: Prompt
+    sample: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+    key: str = ""
+
+
+def sampling_seed(request: Request) -> int:
+    """The seed an engine draws with: samples of one request differ, and each can be drawn again."""
+    return request.seed * 1000 + request.sample
+
+
+class Usage(Record):
+    """Tokens of one call, as the engine counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Reply(Record):
+    """What came back for one request: text as it was said, or a named failure with its detail."""
+
+    key: str
+    text: str = ""
+    finish: Finish = "stop"
+    failure: Failure | None = None
+    detail: str = ""
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+
+class Teacher(Protocol):
+    """An engine that answers. One bad request gives one failed `Reply` and never stops the others."""
+
+    #: The spec string that made it, for example ``hf:./model``.
+    spec: str
+    #: Whether it is given the pictures; if not, `describe.py` puts them into words first.
+    sees_images: bool
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this teacher from another in the ledger's key: model, revision, endpoint identity, dtype.
+
+        Never a secret, and nothing that leaves the answers the same (host, batch size, timeouts).
+        """
+        ...
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Yield one reply a request, in the order in which they finish."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        ...
