@@ -317,7 +317,7 @@ def extract(
     student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
 ) -> None:
     """Extract attributes zero-shot: one JSON line a product, null for absent."""
-    from .extract import Product, extract
+    from .extraction import Product, extract
 
     if bool(teacher) == bool(student):
         raise typer.BadParameter("give one of --teacher and --student")

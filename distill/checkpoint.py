@@ -9,7 +9,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "run.lock", "a+")
+        self._file = open(folder / "run.lock", "a+")  # noqa: SIM115 (held as long as the run)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -39,7 +39,8 @@ class Claim:
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise RunFault(
-                f"output folder {folder} is in use by process {holder}: wait for it, or give another output=FOLDER"
+                f"output folder {folder} is in use by process {holder}: wait for it, "
+                "or give another output=FOLDER"
             ) from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
@@ -59,8 +60,8 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
         others = [p.name for p in folder.iterdir() if p.name != "run.lock"]
         if others:
             raise RunFault(
-                f"output folder {folder} holds files that are no run of ours ({', '.join(sorted(others)[:3])}): "
-                "give another output=FOLDER"
+                f"output folder {folder} holds files that are no run of ours "
+                f"({', '.join(sorted(others)[:3])}): give another output=FOLDER"
             )
         write(path, dump(recipe).encode())
         return
@@ -168,7 +169,7 @@ def trained_state(student: nn.Module) -> dict[str, Tensor]:
 def save_random(path: Path) -> None:
     """Write the states of Python's, numpy's and torch's random generators of this process."""
     _, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    _, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state())
     tensors = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words, dtype=torch.int64),

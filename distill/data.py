@@ -59,17 +59,20 @@ def load(recipe: Recipe) -> Data:
     return Data(dataset.schema, splits["train"], splits["valid"], splits["test"], extra, {**counts, **more})
 
 
-def examples_of(recipe: Recipe, split: str, spec: str | None = None) -> tuple[Any, ...]:
-    """One split of the recipe's data (or of other data), with the recipe's knowledge joined, for
-    evaluation.
-    """
-    if spec is None or spec == recipe.data:
-        data = load(recipe)
-        names = {recipe.train_split: data.train, recipe.valid_split: data.valid, recipe.test_split: data.test}
-        if names.get(split):
-            return names[split]
+def examples_of(
+    recipe: Recipe, split: str, spec: str | None = None, knowledge: str | None = None
+) -> tuple[Any, ...]:
+    """A split to evaluate on: of the recipe's own data as it was trained, or of another set (with its knowledge)."""
+    if spec in (None, recipe.data) and split in (recipe.valid_split, recipe.test_split):
+        sets = load(recipe)
+        examples = sets.valid if split == recipe.valid_split else sets.test
+        if examples:
+            return examples
     examples = readers.read(spec or recipe.data).split(split)
-    return tuple(examples)
+    path = knowledge or (recipe.knowledge if spec in (None, recipe.data) else None)
+    if path:
+        examples, _ = batches.join(examples, corpus.texts(find(path), recipe.knowledge_prompt), path)
+    return examples
 
 
 def find(path: str) -> Path:
@@ -85,7 +88,7 @@ def find(path: str) -> Path:
 
 
 def _train_and_valid(dataset: Dataset, recipe: Recipe) -> tuple[Sequence[Any], Sequence[Any]]:
-    train = dataset.split(recipe.train_split)
+    train = [e for name in recipe.train_split for e in dataset.split(name)]
     if recipe.valid_split in dataset.splits:
         return train, dataset.split(recipe.valid_split)
     if recipe.valid_fraction is None:

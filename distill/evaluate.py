@@ -13,7 +13,7 @@ import torch
 
 from ..eval import score as scoring
 from ..students.student import View
-from . import checkpoint, data, origin
+from . import checkpoint, data, features, origin
 from .recipe import Recipe, read
 
 
@@ -45,8 +45,8 @@ def load(run: str | Path) -> tuple[Any, View]:
     if not best.exists():
         raise checkpoint.RunFault(f"{run} holds no finished student (there is no folder {best})")
     student = Unified.from_pretrained(best)
-    student.eval()
-    return student, student.view
+    features.attach(student)
+    return student.eval(), student.view
 
 
 def recipe_of(run: str | Path) -> Recipe:
@@ -72,7 +72,7 @@ def evaluate(
     with torch.autocast(next(student.parameters()).device.type, torch.bfloat16, enabled=precision == "bf16"):
         answers = student.predict(examples, view, batch_size=batch_size)
     seconds = time.perf_counter() - started
-    counts = {}
+    counts = dict(student.given_up)
     for name in view.context:
         counts[f"without_{name}"] = sum(not e.context.get(name) for e in examples)
     if view.images:
@@ -82,13 +82,20 @@ def evaluate(
 
 
 def evaluate_run(
-    run: str | Path, split: str = "test", spec: str | None = None, view: View | None = None
+    run: str | Path,
+    split: str = "test",
+    spec: str | None = None,
+    view: View | None = None,
+    knowledge: str | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Evaluate a run's best student on a split of its own data (or of other data of the same schema)."""
     recipe = recipe_of(run)
     student, own = load(run)
-    examples = data.examples_of(recipe, split, spec)
-    return evaluate(student, examples, recipe.task, view or own, recipe.precision, 2 * recipe.batch_size)
+    examples = data.examples_of(recipe, split, spec, knowledge)
+    return evaluate(
+        student, examples, recipe.task, view or own, recipe.precision, 2 * recipe.batch_size, **options
+    )
 
 
 def primary(task: str, examples: Sequence[Any], answers: Sequence[Any]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.gemma import cache_folder
 from ..tasks.images import Image, ImageFault
 
 
@@ -161,6 +162,19 @@ class FeatureStore:
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def attach(
+    student: Any, images: Sequence[Image] = (), said: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
+    """Let a student that sees read its pictures' features from the user's cache; encode ``images`` that are new.
+
+    Returns what `FeatureStore.fill` counts. A student that has no image encoder is left alone.
+    """
+    if student.config.image_encoder is None:
+        return {}
+    student.features = store = FeatureStore(cache_folder() / "features", student.image_encoder)
+    return store.fill(images, said=said)
 
 
 def _write_at(path: Path, offset: int, data: bytes) -> None:

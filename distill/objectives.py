@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..students.student import Output, View
+from ..students.student import Batch, Output, View
 from .recipe import Recipe
 
 
@@ -48,7 +48,7 @@ def knowledge_view(recipe: Recipe) -> View:
 
 
 def compute(
-    student: nn.Module,
+    student: Any,
     examples: Sequence[Any],
     recipe: Recipe,
     beta: float = 0.0,
@@ -66,18 +66,18 @@ def compute(
     return gold(student, examples, recipe)
 
 
-def gold(student: nn.Module, examples: Sequence[Any], recipe: Recipe) -> Loss:
+def gold(student: Any, examples: Sequence[Any], recipe: Recipe) -> Loss:
     """``L = NLL(gold | view)``: the student's own loss under the recipe's view.
 
     With ``objective: queries`` the same, the student's span head being asked its machine-reading queries:
     one (query, text) pair an entity type or attribute, "nothing" an answer (MRC-MNER, Jia et al. 2022, eq.
     1-4).
     """
-    output, counts = _forward(student, examples, text_view(recipe))
-    return Loss(_loss(output), units(output, examples), _detached(output, "label"), counts)
+    batch, output, counts = _forward(student, examples, text_view(recipe))
+    return Loss(_loss(output), units(batch), _detached(output, "label"), counts)
 
 
-def two_prefix(student: nn.Module, examples: Sequence[Any], recipe: Recipe) -> Loss:
+def two_prefix(student: Any, examples: Sequence[Any], recipe: Recipe) -> Loss:
     """``L = alpha * L_label + (1 - alpha) * L_rationale``, two forward passes with shared weights.
 
     The label pass answers the task; the rationale pass produces the teacher's text from the same input.
@@ -85,22 +85,23 @@ def two_prefix(student: nn.Module, examples: Sequence[Any], recipe: Recipe) -> L
     Source: Hsieh et al. 2023, Distilling step-by-step, eq. 3-4.
     """
     view = text_view(recipe)
-    output, counts = _forward(student, examples, view)
-    label, weight = _loss(output), units(output, examples)
+    batch, output, counts = _forward(student, examples, view)
+    label, weight = _loss(output), units(batch)
     explained = [e for e in examples if e.context.get("knowledge")]
     parts = {"label": label.detach()}
     total = recipe.alpha * label
     if explained:
         explain = replace(view, explain="knowledge")
-        output, more = _forward(student, explained, explain)
-        rationale = _loss(output) * (len(explained) / len(examples))
-        parts["rationale"] = rationale.detach()
-        total = total + (1 - recipe.alpha) * rationale
+        _, output, more = _forward(student, explained, explain)
         counts += more
+        if output.loss is not None:
+            rationale = output.loss * (len(explained) / len(examples))
+            parts["rationale"] = rationale.detach()
+            total = total + (1 - recipe.alpha) * rationale
     return Loss(total, weight, parts, counts)
 
 
-def prompt_distillation(student: nn.Module, examples: Sequence[Any], recipe: Recipe, beta: float) -> Loss:
+def prompt_distillation(student: Any, examples: Sequence[Any], recipe: Recipe, beta: float) -> Loss:
     """``L = L_k + alpha * L_t + beta * D``: a branch that reads knowledge teaches one that sees the text
     alone.
 
@@ -112,41 +113,41 @@ def prompt_distillation(student: nn.Module, examples: Sequence[Any], recipe: Rec
     """
     labelled = examples[0].gold is not None
     with torch.set_grad_enabled(labelled and torch.is_grad_enabled()):
-        rich, counts = _forward(student, examples, knowledge_view(recipe))
-    poor, more = _forward(student, examples, text_view(recipe))
+        seen, rich, counts = _forward(student, examples, knowledge_view(recipe))
+    batch, poor, more = _forward(student, examples, text_view(recipe))
     counts += more
-    q_teacher, mask = posteriors(student, rich, recipe.temperature)
-    q_student, _ = posteriors(student, poor, recipe.temperature)
+    q_teacher, mask = posteriors(student, seen, rich, recipe.temperature)
+    q_student, _ = posteriors(student, batch, poor, recipe.temperature)
     apart = divergence(q_teacher, q_student, mask, recipe.temperature)
     parts = {"divergence": apart.detach()}
     total = beta * apart
     if labelled:
         parts |= {"knowledge_label": _loss(rich).detach(), "label": _loss(poor).detach()}
         total = _loss(rich) + recipe.alpha * _loss(poor) + total
-    return Loss(total, units(poor, examples), parts, counts)
+    return Loss(total, units(batch), parts, counts)
 
 
 def offline_distillation(
-    student: nn.Module, examples: Sequence[Any], recipe: Recipe, beta: float, teacher: Mapping[str, Tensor]
+    student: Any, examples: Sequence[Any], recipe: Recipe, beta: float, teacher: Mapping[str, Tensor]
 ) -> Loss:
     """``L = alpha * L_t + beta * D`` with a finished teacher's stored posteriors: one forward pass a step.
 
     Args:
         teacher: log posteriors ``[positions, labels]`` by example id, at the recipe's temperature (`stored`).
     """
-    poor, counts = _forward(student, examples, text_view(recipe))
-    q_student, mask = posteriors(student, poor, recipe.temperature)
-    q_teacher = torch.zeros_like(q_student)
+    batch, poor, counts = _forward(student, examples, text_view(recipe))
+    q_student, mask = posteriors(student, batch, poor, recipe.temperature)
+    q_teacher = torch.full_like(q_student, -torch.inf)
     for row, example in enumerate(examples):
         known = teacher[example.id].to(q_student)
-        q_teacher[row, : len(known)] = known
+        q_teacher[row, : known.shape[0], : known.shape[1]] = known
     apart = divergence(q_teacher, q_student, mask, recipe.temperature)
     parts = {"divergence": apart.detach()}
     total = beta * apart
     if examples[0].gold is not None:
         parts["label"] = _loss(poor).detach()
         total = recipe.alpha * _loss(poor) + total
-    return Loss(total, units(poor, examples), parts, counts)
+    return Loss(total, units(batch), parts, counts)
 
 
 def divergence(teacher: Tensor, student: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -174,24 +175,32 @@ def beta_at(recipe: Recipe, epoch: float) -> float:
     return recipe.beta * min(1.0, epoch / recipe.beta_warmup_epochs)
 
 
-def posteriors(student: nn.Module, output: Output, temperature: float) -> tuple[Tensor, Tensor]:
+def posteriors(student: Any, batch: Batch, output: Output, temperature: float) -> tuple[Tensor, Tensor]:
     """Label posteriors of a pass: log probabilities ``[B, N, K]`` and which positions count, ``[B, N]``.
 
-    Tagging: CRF marginals of the words, the emissions scaled by ``1 / temperature`` (in fp32). Ranking: one
-    position an attribute asked, the candidates' scores through a softmax.
+    Tagging: a position a word, CRF marginals with the emissions scaled by ``1 / temperature``. Ranking: a
+    position an attribute asked, ``absent`` and the options, ``-inf`` behind the last one.
     """
-    scores = output.scores
-    if "emissions" in scores:
-        mask = scores["word_mask"]
-        return student.heads["tagging"].crf.marginals(scores["emissions"].float() / temperature, mask), mask
+    if "emissions" in output.scores:
+        emissions, mask = output.scores["emissions"].float(), output.scores["word_mask"]
+        return student.heads["tagging"].crf.marginals(emissions / temperature, mask), mask
+    if "ranking" in output.scores:
+        items = (output.scores["ranking"].float() / temperature).log_softmax(-1).roll(1, -1)
+        owners = batch.tensors["ranking.item_example"].tolist()
+        places = [owners[:i].count(owner) for i, owner in enumerate(owners)]
+        logs = items.new_zeros(len(batch.examples), max(places) + 1, items.shape[1])
+        logs[owners, places] = items
+        mask = torch.zeros(logs.shape[:2], dtype=torch.bool, device=logs.device)
+        mask[owners, places] = True
+        return logs, mask
     raise TypeError(
-        f"distillation needs the scores of a tagging or ranking head; there are: {', '.join(scores)}"
+        f"distillation compares a tagging or a ranking head; this student has: {', '.join(output.scores)}"
     )
 
 
 @torch.no_grad()
 def stored(
-    teacher: nn.Module, examples: Sequence[Any], view: View, temperature: float, size: int
+    teacher: Any, examples: Sequence[Any], view: View, temperature: float, size: int
 ) -> dict[str, Tensor]:
     """A finished teacher's log posteriors ``[positions, labels]`` by example id, dropout off."""
     teacher.eval()
@@ -199,21 +208,33 @@ def stored(
     by_length = sorted(examples, key=lambda e: len(e.text))
     for start in range(0, len(by_length), size):
         chunk = [e.model_copy(update={"gold": None}) for e in by_length[start : start + size]]
-        output, _ = _forward(teacher, chunk, view)
-        logs, mask = posteriors(teacher, output, temperature)
+        batch, output, _ = _forward(teacher, chunk, view)
+        logs, mask = posteriors(teacher, batch, output, temperature)
         for example, log, own in zip(chunk, logs, mask, strict=True):
             found[example.id] = log[own].float().cpu()
     return found
 
 
-def units(output: Output, examples: Sequence[Any]) -> float:
-    """How many units the student's loss is the mean of: words in tagging, examples otherwise."""
-    return float(output.scores["word_mask"].sum()) if "word_mask" in output.scores else float(len(examples))
+def units(batch: Batch) -> float:
+    """How many units the loss of a batch is the mean of: words, rows of questions, attributes or sub-tokens.
+
+    Of a student with several heads those of the first; its losses are then joined nearly, not exactly, alike.
+    """
+    counted = {
+        "tagging.word_mask": lambda mask: mask.sum(),
+        "span.learn": lambda learn: learn.sum(),
+        "ranking.targets": lambda targets: (targets >= 0).sum() or len(targets),
+        "generative.labels": lambda labels: (labels >= 0).sum(),
+    }
+    for name, count in counted.items():
+        if name in batch.tensors:
+            return max(1.0, float(count(batch.tensors[name])))
+    return float(len(batch.examples))
 
 
-def _forward(student: nn.Module, examples: Sequence[Any], view: View) -> tuple[Output, Counter[str]]:
+def _forward(student: Any, examples: Sequence[Any], view: View) -> tuple[Batch, Output, Counter[str]]:
     batch = student.collate(examples, view).to(next(student.parameters()).device)
-    return student(batch), Counter(batch.counts)
+    return batch, student(batch), Counter(batch.counts)
 
 
 def _loss(output: Output) -> Tensor:

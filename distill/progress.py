@@ -65,7 +65,7 @@ class Log:
                 if _step(line) <= step:
                     kept.append(line + "\n")
         path.write_text("".join(kept), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8", buffering=1)
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (as long as the run)
 
     def add(self, **values: Any) -> None:
         """Write one line, at once."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 
 class RecipeFault(ValueError):
@@ -39,6 +39,7 @@ class Recipe(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     heads: tuple[Literal["tagging", "span", "ranking", "generative"], ...] = ("tagging",)
     word_shapes: bool = False
+    copies: bool = False
     max_tokens: int | None = Field(None, ge=8)
     context_tokens: int | None = Field(None, ge=0)
     image_encoder: str | None = None
@@ -47,7 +48,9 @@ class Recipe(BaseModel):
 
     # The data.
     data: str
-    train_split: str = "train"
+    train_split: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = (
+        "train",
+    )
     valid_split: str = "valid"
     test_split: str = "test"
     valid_fraction: float | None = Field(None, gt=0, lt=1)
@@ -103,7 +106,7 @@ class Recipe(BaseModel):
         if self.objective in ("two_prefix", "prompt_distillation") and "knowledge" in self.context:
             yield (
                 ("objective", "context"),
-                f"objective {self.objective} is for a student that does not read knowledge: take it out of context",
+                f"objective {self.objective}: its student does not read knowledge, take it out of context",
             )
         if "knowledge" in self.context and not self.knowledge:
             yield (
@@ -133,7 +136,7 @@ class Recipe(BaseModel):
         if len(self.extra_data) != len(self.extra_knowledge):
             yield (
                 ("extra_data", "extra_knowledge"),
-                f"extra_data names {len(self.extra_data)} sets and extra_knowledge {len(self.extra_knowledge)}: "
+                f"extra_data names {len(self.extra_data)} sets, extra_knowledge {len(self.extra_knowledge)}: "
                 "each set needs its own",
             )
         if not self.heads:
@@ -171,6 +174,9 @@ class Recipe(BaseModel):
 #: Packaged backbones without a decoder; other backbones are judged by the student, when their config is read.
 ENCODERS = ("minilm",)
 
+#: The recipes that come with the package, one folder a task.
+SHIPPED = Path(__file__).parent / "recipes"
+
 #: Stand in for a required field that is wrong itself, so that the other checks still run.
 _PLACEHOLDERS = {"task": "ner", "data": "?"}
 
@@ -180,7 +186,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     An override's value is read as YAML: ``context=[caption,knowledge]``, ``lora_rank=8``, ``knowledge=null``.
     """
-    path = Path(path)
+    path = locate(path)
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -202,6 +208,21 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             mistakes.append(f"override {override!r}: not a YAML value ({_first_line(error)})")
     values.setdefault("output", f"runs/{path.stem}")
     return check(values, str(path), places, mistakes)
+
+
+def locate(name: str | Path) -> Path:
+    """A recipe's file: the path as given, else a shipped recipe (``ner/unified-twitter2017.yaml``)."""
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = {str(p.relative_to(SHIPPED)): p for p in SHIPPED.rglob("*.yaml")}
+    wanted = str(name) if str(name).endswith(".yaml") else f"{name}.yaml"
+    if wanted in shipped:
+        return shipped[wanted]
+    near = difflib.get_close_matches(wanted, shipped, n=1) or sorted(shipped)
+    raise RecipeFault(
+        str(name), [f"there is no such file, and no such shipped recipe; there is {', '.join(near)}"]
+    )
 
 
 def check(

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import batches, checkpoint, data, evaluate, objectives, origin, progress
+from . import batches, checkpoint, data, evaluate, features, objectives, origin, progress
 from .checkpoint import RunFault
 from .recipe import Recipe, check
 
@@ -83,6 +83,7 @@ def train(recipe: Recipe) -> Path:
     recipe = check(recipe.model_dump())
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else several processes without one would not find each other
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -110,6 +111,11 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
     student.to(accelerator.device)
     if main:
         origin.write(folder / "origin.json", recipe, sets.counts)
+    if recipe.images:
+        with accelerator.main_process_first():
+            pictures = [i for part in (sets.train, sets.valid, sets.extra) for e in part for i in e.images]
+            found = features.attach(student, pictures if main else ())
+        say.line("pictures: " + ", ".join(f"{k} {v:,}" for k, v in found.items()))
     teacher = _teacher(recipe, sets, folder, accelerator, say) if recipe.teacher_run else None
 
     # Steps, optimiser and schedule.
@@ -125,7 +131,7 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
     objective = Objective(student, recipe, teacher)
     trainable = [p for p in student.parameters() if p.requires_grad]
     say.line(
-        f"student: {sum(p.numel() for p in trainable):,} trainable weights; {total:,} steps of {size} examples"
+        f"student: {sum(map(torch.numel, trainable)):,} trainable weights; {total:,} steps of {size} examples"
     )
 
     # Where an earlier sitting left off; seeds of this process otherwise.
@@ -208,7 +214,7 @@ def _step(
     """
     processes = accelerator.num_processes
     micros = batches.share(examples, accelerator.process_index, processes, recipe.batch_size)
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for i, micro in enumerate(micros):
         with nullcontext() if i == len(micros) - 1 else accelerator.no_sync(objective):
@@ -233,12 +239,12 @@ def _step(
     return losses, counts, stopped
 
 
-def _sum_over_processes(sums: Counter[str], accelerator: Accelerator) -> Counter[str]:
+def _sum_over_processes(sums: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
     """Sums by name over all processes, whose names may differ (a process can be without unlabelled
     examples).
     """
     gathered = gather_object([dict(sums)])
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for one in gathered:
         for name, value in one.items():
             total[name] += value
@@ -246,7 +252,7 @@ def _sum_over_processes(sums: Counter[str], accelerator: Accelerator) -> Counter
 
 
 def _validate(
-    student: nn.Module,
+    student: Any,
     examples: tuple[Any, ...],
     recipe: Recipe,
     folder: Path,
@@ -301,22 +307,11 @@ def build(recipe: Recipe, schema: Any) -> Any:
     """A new student of the recipe, its heads made for the schema."""
     from ..students.unified import Unified, UnifiedConfig
 
-    config = UnifiedConfig(
-        backbone=recipe.backbone,
-        lora_rank=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        image_encoder=recipe.image_encoder,
-        prefix_length=recipe.prefix_length,
-        prompt_length=recipe.prompt_length,
-        heads=recipe.heads,
-        word_shapes=recipe.word_shapes,
-        max_tokens=recipe.max_tokens,
-        context_tokens=recipe.context_tokens,
-        dropout=recipe.dropout,
-        view=objectives.text_view(recipe),
-        two_prefix=recipe.objective == "two_prefix",
-    )
+    shared = {
+        name: getattr(recipe, name) for name in UnifiedConfig.model_fields if name in Recipe.model_fields
+    }
+    two_prefix = recipe.objective == "two_prefix"
+    config = UnifiedConfig(**shared, view=objectives.text_view(recipe), two_prefix=two_prefix)
     return Unified.create(config, {recipe.task: schema})
 
 
@@ -396,8 +391,8 @@ def _not_a_number(step: int, losses: dict[str, float], examples: list[Any], fold
     named = ", ".join(f"{k} {v:.4g}" for k, v in losses.items())
     ids = ", ".join(e.id for e in examples[:4])
     return (
-        f"the loss is not a number at step {step + 1:,} ({named}; examples {ids}, ...). The earlier checkpoint in "
-        f"{folder / 'last'} is intact. Lower learning_rate or head_learning_rate, or set precision=fp32"
+        f"the loss is not a number at step {step + 1:,} ({named}; examples {ids}, ...). The earlier "
+        f"checkpoint in {folder / 'last'} is intact. Lower learning_rate or head_learning_rate, or set precision=fp32"
     )
 
 

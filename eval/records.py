@@ -1,6 +1,6 @@
-"""The records of all runs in ``docs/results/`` together, and the page ``docs/results.md`` rendered from them.
+"""The records of all runs in ``docs/results/``, and the page ``docs/results.md`` rendered from them.
 
-By data set: a table, learning curves, claims and commands. ``claims.json`` in the folder is a list of `Claim`:
+By data set: a table, learning curves, claims, commands. ``claims.json`` in the folder is a list of `Claim`:
 it names the differences that are claimed, with their aims; whether they hold is computed from the records.
 """
 

@@ -1,4 +1,4 @@
-"""Makes torchvision importable beside a CPU build of torch; call `guard` before timm, open_clip or transformers.
+"""Makes torchvision importable beside a CPU torch; call `guard` before timm, open_clip or transformers.
 
 PyPI carries CUDA builds of torchvision alone. Beside a CPU torch their C++ library cannot load, no operator
 gets registered, and ``import torchvision`` ends with ``operator torchvision::nms does not exist``, since its
@@ -25,7 +25,7 @@ _defined: list[torch.library.Library] = []
 
 
 def guard() -> bool:
-    """Define torchvision's missing operators and import it, if its own library cannot load; True if that was needed.
+    """Define torchvision's missing operators and import it, if its own library cannot load; True if so.
 
     Does nothing where torchvision is absent, already imported, or loads by itself, and outside Linux (only
     there is PyPI's wheel a CUDA build). May be called any number of times.
@@ -54,7 +54,7 @@ def guard() -> bool:
 
 
 def _library_loads(folders: list[str]) -> bool:
-    """Whether torchvision's C++ library loads beside this torch (it then stays loaded, as the import wants it)."""
+    """Whether torchvision's C++ library loads beside this torch (if so it stays loaded)."""
     import torch
 
     library = PathFinder.find_spec("_C", folders)

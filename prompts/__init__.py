@@ -1,0 +1,1 @@
+"""Floor 2: how a task is asked - versioned templates, rendering, parsing, linting."""

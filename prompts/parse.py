@@ -10,7 +10,7 @@ from typing import Any
 from ..tasks.task import Task
 from . import parse_attributes, parse_ner
 from .faults import Fault, Parsed, Wrong, sign_of_failure
-from .repair import clean, is_refusal, to_json, without_thinking
+from .repair import clean, is_loop, is_refusal, to_json, without_thinking
 
 __all__ = ["Fault", "Parsed", "Verdict", "parse", "parse_rationale", "parse_verdicts"]
 
@@ -59,6 +59,10 @@ _OPENING = re.compile(
 _TAG = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|</?[A-Za-z][A-Za-z0-9_]{0,30}/?>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST|BOS|EOS)\]"
 )
+_VERDICT = re.compile(
+    r"\W*(\d{1,3})\s*[.:)\-|]*\s*\W{0,2}(yes|no|correct|incorrect|right|wrong|true|false)\b\W*(.*)",
+    re.IGNORECASE,
+)
 
 
 def parse_rationale(text: str, finish: str = "stop") -> Parsed | Fault:
@@ -68,6 +72,8 @@ def parse_rationale(text: str, finish: str = "stop") -> Parsed | Fault:
     fault = sign_of_failure(body, finish)
     if fault is not None:
         return fault
+    if is_loop(re.sub(r"\d", "0", body)) and not _VERDICT.match(body):
+        return Fault("loop", "numbered, and the same again and again")
     repairs = ["thinking"] if body != whole else []
     said = body.strip()
     for name, pattern in (("tags", _TAG), ("opening", _OPENING)):
@@ -82,12 +88,6 @@ def parse_rationale(text: str, finish: str = "stop") -> Parsed | Fault:
     if is_refusal(said):
         return Fault("refused", said[:80])
     return Parsed(said, "+".join(repairs) or None) if said else Fault("empty", "nothing but marks")
-
-
-_VERDICT = re.compile(
-    r"\W*(\d{1,3})\s*[.:)\-|]*\s*\W{0,2}(yes|no|correct|incorrect|right|wrong|true|false)\b\W*(.*)",
-    re.IGNORECASE,
-)
 
 
 def parse_verdicts(text: str, count: int, finish: str = "stop") -> Parsed | Fault:

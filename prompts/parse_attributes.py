@@ -19,7 +19,9 @@ def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
     sources = [Aligner(s) for s in (example.text, example.context.get("ocr", "")) if s]
     said: dict[str, Any] = {}
     for key, values in value.items():
-        name = _asked(key, example, repairs)
+        name = _asked(key, example, schema, repairs)
+        if name is None:
+            continue
         if name in said:
             raise Wrong("schema", f"{name!r} stands twice")
         said[name] = values
@@ -37,13 +39,18 @@ def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
     return parsed(attributes.Answer(values=answer), repairs, ungrounded)
 
 
-def _asked(key: str, example: Any, repairs: list[str]) -> str:
+def _asked(key: str, example: Any, schema: attributes.Schema, repairs: list[str]) -> str | None:
+    """The attribute meant, in any case; None for one of the category that was not asked (dropped)."""
     if key in example.asked:
         return key
+    said = " ".join(key.lower().split())
     for name in example.asked:
-        if name.lower() == " ".join(key.lower().split()):
+        if name.lower() == said:
             repairs.append("labels")
             return name
+    if said in {a.name.lower() for a in schema.of(example.category)}:
+        repairs.append("not_asked")
+        return None
     raise Wrong("unknown_label", f"{key[:80]!r} was not asked; asked: {', '.join(example.asked)}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 #: A model that turns in circles repeats a unit of at most so many characters over at least so many
 #: characters.
-LOOP_UNIT, LOOP_LENGTH, LOOP_TIMES = 120, 60, 4
+LOOP_UNIT, LOOP_LENGTH, LOOP_TIMES = 120, 60, 3
 
 _THINKING = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n?(.*?)```", re.DOTALL)
@@ -47,10 +47,10 @@ def is_refusal(text: str) -> bool:
 
 def is_loop(text: str) -> bool:
     """Whether the text ends in a short unit said again and again (blanks too: grammars pad with them)."""
-    tail = text[-4 * LOOP_UNIT * LOOP_TIMES :]
     for unit in range(1, LOOP_UNIT + 1):
         length = max(LOOP_LENGTH, unit * LOOP_TIMES)
-        if len(tail) >= length + unit and tail[-length:] == tail[-length - unit : -unit]:
+        tail = text[-length:]
+        if len(tail) == length and tail[unit:] == tail[:-unit]:
             return True
     return False
 
@@ -102,6 +102,7 @@ def _loads(text: str, fits: Callable[[Any], bool]) -> _Found | None:
     return (value, tuple(dict.fromkeys(notes))) if fits(value) else None
 
 
+_BRACKET = re.compile(r"[{\[]")
 #: What opens an object or a list of JSON, and not a bracket of prose.
 _OPENS_JSON = re.compile(r"""\{\s*["'}]|\[\s*["'{\[\]]""")
 
@@ -110,25 +111,32 @@ def _first(text: str, fits: Callable[[Any], bool]) -> _Found | None:
     """The first object or list that fits; what is inside a broken or cut one is never taken for the whole."""
     at = 0
     for _ in range(50):
-        opening = re.compile(r"[{\[]").search(text, at)
+        opening = _BRACKET.search(text, at)
         if opening is None:
             return None
-        at = opening.start() + 1
-        for repair, body in (((), text), (("quotes",), _as_json(text[opening.start() :]))):
-            notes: list[str] = []
-            try:
-                value, end = _decoder(notes).raw_decode(body, 0 if repair else opening.start())
-            except (ValueError, RecursionError):
-                continue
-            if fits(value):
-                whole = opening.start() == 0 and not body[end:].strip()
-                name = () if whole else ("first_object",)
-                return value, (*name, *repair, *dict.fromkeys(notes))
-            at = at if repair else end
-            break
-        else:
-            if _OPENS_JSON.match(text, opening.start()):
-                return None
+        start = opening.start()
+        found = _value_at(text, start)
+        if found is not None and fits(found[0]):
+            return found[0], found[1]
+        if found is None and _OPENS_JSON.match(text, start):
+            return None
+        at = start + 1 if found is None else found[2]
+    return None
+
+
+def _value_at(text: str, start: int) -> tuple[Any, tuple[str, ...], int] | None:
+    """The value that opens there, as it is or with its quotes repaired, the repairs, and where to go on."""
+    for quotes in (False, True):
+        rest = _as_json(text[start:]) if quotes else text[start:]
+        notes: list[str] = []
+        try:
+            value, length = _decoder(notes).raw_decode(rest)
+        except (ValueError, RecursionError):
+            continue
+        alone = start == 0 and not rest[length:].strip()
+        named = [] if alone else ["first_object"]
+        named += ["quotes"] if quotes else []
+        return value, (*named, *dict.fromkeys(notes)), start + (1 if quotes else length)
     return None
 
 

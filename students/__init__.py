@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-#: A student's name to the module that holds it; its class is named like the module, in capitals (`unified.Unified`).
+#: A student's name to the module that holds it. The class has the module's name (`unified.Unified`).
 STUDENTS = {
     "unified": "students.unified",
 }
@@ -26,7 +26,8 @@ def student(name: str) -> Any:
 def describe(name: str) -> str:
     """What a student is, in one line, read from its file without importing it."""
     spec = find_spec(_path(name))
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").split("\n", 1)[0]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,31 @@ OVERLAP = 0.25
 
 #: A batch's tensors by name, and what was given up on the way.
 Collated = tuple[dict[str, Tensor], Counter[str]]
+
+#: What a head found for one item: entities with their probability, or values with theirs by attribute. A probability is
+#: None where it would not be cheap.
+Found = list[tuple[ner.Entity, float | None]] | dict[str, tuple[tuple[str, ...], float | None]]
+
+
+class Reading(Protocol):
+    """One batch under its view, as a head sees it: it asks for the states of rows and for the pictures."""
+
+    def states(self, rows: dict[str, Tensor], alone: bool = False) -> Tensor:
+        """States ``[R, T, d]``; ``alone`` without picture and prompt (for rows that are no example's)."""
+        ...
+
+    def pictures(self, examples: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Vectors ``[I, C]`` of the pictures of some examples, and which of them have one; None for no pictures."""
+        ...
+
+    def generate(self, rows: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:
+        """Greedy continuations of rows."""
+        ...
+
+    def vocabulary(self, states: Tensor) -> Tensor:
+        """A decoder's logits ``[N, V]`` of states ``[N, d]``."""
+        ...
+
 
 #: What a word looks like, for backbones whose vocabulary is lower-case. 0 stands for what is no word of the text.
 SHAPES = ("none", "lower", "Title", "UPPER", "miXed", "digits", "punctuation", "link", "other")
@@ -89,10 +114,19 @@ def read(sub_tokens: SubTokens, text: str, spans: Sequence[tuple[int, int]], spl
     shapes = [shape(word, before) for before, word in zip(["", *words], words, strict=False)]
     if not split:
         return Text(tuple(tuple(p.id for p in word) for word in pieces), tuple(spans), tuple(shapes))
-    single = [(p, s) for word, s in zip(pieces, shapes, strict=True) for p in word]
-    return Text(
-        tuple((p.id,) for p, _ in single), tuple((p.start, p.end) for p, _ in single), tuple(s for _, s in single)
-    )
+    ids: list[tuple[int, ...]] = []
+    places: list[tuple[int, int]] = []
+    kinds: list[int] = []
+    for word, kind in zip(pieces, shapes, strict=True):
+        waiting: tuple[int, ...] = ()
+        for piece in word:
+            waiting = (*waiting, piece.id)
+            if piece.end > piece.start:  # a mark for the blank alone joins what follows it
+                ids.append(waiting)
+                places.append((piece.start, piece.end))
+                kinds.append(kind)
+                waiting = ()
+    return Text(tuple(ids), tuple(places), tuple(kinds))
 
 
 @dataclass
@@ -105,6 +139,7 @@ class Row:
         units: which units of the text are in it, ``range(first, last)``.
         at: position of the first and of the last sub-token of each of those units.
         null: the position that stands for "no answer".
+        sides: the positions of the side texts, with the marks between them.
     """
 
     ids: list[int]
@@ -114,6 +149,7 @@ class Row:
     units: range
     at: list[tuple[int, int]]
     null: int
+    sides: range = range(0)
 
 
 @dataclass(frozen=True)
@@ -136,12 +172,15 @@ class Layout:
 
     def read(self, example: Any, shown: bool = True) -> Text:
         """An example's text: by words for `ner`, by sub-tokens for `attributes`; without units if it is not shown."""
-        sub = self.encoder.sub_tokens
         if not shown:
             return Text((), (), ())
         if isinstance(example, ner.Example):
-            return read(sub, example.text, ner.word_spans(example))
-        return read(sub, example.text, [m.span() for m in re.finditer(r"\S+", example.text)], split=True)
+            return read(self.encoder.sub_tokens, example.text, ner.word_spans(example))
+        return self.words(example.text)
+
+    def words(self, text: str) -> Text:
+        """A text by sub-tokens."""
+        return read(self.encoder.sub_tokens, text, [m.span() for m in re.finditer(r"\S+", text)], split=True)
 
     def sides(self, example: Any, view: View) -> list[tuple[int, ...]]:
         """The sub-tokens of the side texts of a view, in its order; a side text that is not there is left out."""
@@ -224,8 +263,10 @@ class Layout:
             row.text.extend([text] * len(ids))
 
         def put_sides() -> None:
+            first = len(row.ids)
             for side in sides:
                 put([*side, *behind], 1)
+            row.sides = range(first, len(row.ids))
 
         put(self._first, 0)
         if decoder:
@@ -257,10 +298,12 @@ def windows(lengths: Sequence[int], room: int) -> list[range]:
         spans.append(range(first, last))
         if last >= len(lengths):
             return spans
-        back, shared = last, 0
-        while back > first + 1 and shared + lengths[back - 1] <= room * OVERLAP:
+        # The next window goes back for context, but not so far that the next unit would not fit.
+        spare = min(room * OVERLAP, room - lengths[last])
+        back = last
+        while back > first + 1 and lengths[back - 1] <= spare:
             back -= 1
-            shared += lengths[back]
+            spare -= lengths[back]
         first = back
 
 
@@ -298,4 +341,11 @@ def stack(encoder: TextEncoder, rows: Sequence[Row], owners: Sequence[int]) -> d
         "shapes": pad([r.shapes for r in rows]),
         "text": pad([r.text for r in rows], False, torch.bool),
         "example": torch.tensor(list(owners)),
+    }
+
+
+def group(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors named ``name.…``, without the name before theirs."""
+    return {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
     }

@@ -30,14 +30,16 @@ class CheckpointError(ValueError):
     """A folder that holds no student, or not the one it says: which file, what is wrong, what to do."""
 
 
-def write(folder: Path, name: str, student: nn.Module, encoder: TextEncoder, settings: Mapping[str, Any]) -> None:
+def write(
+    folder: Path, name: str, student: nn.Module, encoder: TextEncoder, settings: Mapping[str, Any]
+) -> None:
     """Write a student; an existing one in that folder is written over.
 
     Args:
         folder: made if it is not there.
         name: the student's name in ``STUDENTS``.
         student: its weights, all but the encoder's.
-        encoder: its backbone: an adapter in PEFT's format if it wears one, else the whole model in transformers' format.
+        encoder: its backbone: kept as an adapter in PEFT's format if it wears one, else as transformers does.
         settings: what else ``config.json`` keeps; ``settings["config"]["backbone"]`` is the backbone's name.
     """
     from safetensors.torch import save_file
@@ -79,7 +81,9 @@ def read_encoder(folder: Path, backbone: str, max_tokens: int | None) -> TextEnc
     guard()
     from peft import PeftModel
 
-    encoder.model = text.spare_casts(PeftModel.from_pretrained(encoder.model, folder / ADAPTER, is_trainable=True))
+    encoder.model = text.spare_casts(
+        PeftModel.from_pretrained(encoder.model, folder / ADAPTER, is_trainable=True)
+    )
     return encoder
 
 
@@ -91,14 +95,18 @@ def read_weights(folder: Path, student: nn.Module) -> None:
     expected = own_state(student).keys()
     if found.keys() != expected:
         wrong = sorted(found.keys() ^ expected)
-        raise CheckpointError(f"{folder / WEIGHTS}: not the weights of this config; differing: {', '.join(wrong)}")
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: not the weights of this config; differing: {', '.join(wrong)}"
+        )
     student.load_state_dict(found, strict=False)
 
 
 def own_state(student: nn.Module) -> dict[str, Tensor]:
     """A student's weights without its backbone's."""
     state = student.state_dict()
-    return {key: value.detach().cpu().contiguous() for key, value in state.items() if not key.startswith(_OUTSIDE)}
+    return {
+        key: value.detach().cpu().contiguous() for key, value in state.items() if not key.startswith(_OUTSIDE)
+    }
 
 
 def card(name: str, settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The colours of a picture by name: pixels clustered in CIELAB, clusters named by the nearest shade of a small palette."""
+"""The colours of a picture by name: pixels clustered in CIELAB, each cluster named by its nearest shade."""
 
 from __future__ import annotations
 

@@ -163,12 +163,13 @@ def stats(folder: Path) -> dict[str, Any]:
 def texts(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, str]:
     """What a student reads: example id to knowledge text.
 
-    A corpus folder gives its kept rows. Without ``prompt`` these are the ones in free text (rationales, imported
-    knowledge) but for the `AUGMENTATIONS`; with it, those of the prompts named, in that order. Of several samples
-    the one with the highest vote is read, else the first. The texts of several prompts are joined by a line end.
+    A corpus folder gives its kept rows. Without ``prompt`` these are the ones in free text (rationales,
+    imported knowledge) but for the `AUGMENTATIONS`; with it, those of the prompts named, in that order. Of
+    several samples the one with the highest vote is read, else the first. The texts of several prompts are
+    joined by a line end.
 
-    A ``.jsonl`` or ``.jsonl.gz`` file gives its lines, read as `import_texts` reads them. Here a line that cannot be
-    read is refused; lines that contradict another or hold no knowledge are left out with a warning.
+    A ``.jsonl`` or ``.jsonl.gz`` file gives its lines, read as `import_texts` reads them. Here a line that
+    cannot be read is refused; lines that contradict another or hold no knowledge are left out with a warning.
 
     Free text is read in its clean form (`parse_rationale`).
 
@@ -205,7 +206,7 @@ def texts(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, st
 
 
 def _is_named(full: str, name: str) -> bool:
-    """Whether a template's full name (``ner/zero_shot.v1``) is meant by a name that may lack task or version."""
+    """Whether a name, with or without task and version, means the full one (``ner/zero_shot.v1``)."""
     mode = full.rpartition("/")[2]
     return name in (full, mode, full.rpartition(".v")[0], mode.rpartition(".v")[0])
 

@@ -12,7 +12,7 @@ from .teacher import Finish, Request, sampling_seed
 
 
 class Halt:
-    """Ends each row of a batch on its own: at an end token, at one of its stop strings, or at its token limit.
+    """Ends each row of a batch on its own: at an end token, at a stop string of its, or at its token limit.
 
     After the run ``lengths`` holds the tokens that each row produced (the end token included), ``finish`` why
     it ended.
@@ -57,8 +57,8 @@ class Halt:
 class Draw:
     """Temperature sampling by the Gumbel-max trick, from each request's own seed.
 
-    ``argmax(scores / T + G)``, with ``G`` Gumbel noise, is a draw from ``softmax(scores / T)``; at ``T = 0`` the scores
-    stay as they are. Rows of different temperature share a batch, and none depends on its neighbours.
+    ``argmax(scores / T + G)``, with ``G`` Gumbel noise, is a draw from ``softmax(scores / T)``; at ``T = 0``
+    the scores stay as they are. Rows of different temperature share a batch, none depends on its neighbours.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:

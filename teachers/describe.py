@@ -19,7 +19,6 @@ import numpy as np
 
 from ..models.packaged import folder
 from ..models.torchvision_guard import guard
-from ..prompts.messages import Part, Prompt
 from ..tasks.images import Image
 from ..tasks.record import Record
 from .colours import dominant_colours
@@ -85,17 +84,6 @@ class Describer:
         if path:
             _write(path, found.model_dump_json())
         return found
-
-    def in_words(self, prompt: Prompt) -> Prompt:
-        """The prompt with each picture's description in its place."""
-        messages = []
-        for message in prompt.messages:
-            parts = tuple(
-                Part(text=f"\n[Picture. {self.describe(p.image).text}]\n") if p.image else p
-                for p in message.parts
-            )
-            messages.append(message.model_copy(update={"parts": parts}))
-        return prompt.model_copy(update={"messages": tuple(messages)})
 
     def _tags(self, picture: PILImage) -> tuple[Tag, ...]:
         import torch

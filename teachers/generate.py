@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
@@ -79,6 +79,37 @@ class Summary:
         """Tokens written a second of this run."""
         return self.completion_tokens / self.seconds if self.seconds else 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {**asdict(self), "tokens_per_second": self.tokens_per_second}
+
+    def __str__(self) -> str:
+        counts: dict[str, int | dict[str, int]] = {"kept": self.kept, "quarantined": self.quarantined}
+        counts |= {"failed": self.failed, "pending": self.pending}
+        said = [f"{self.asked:,} rows = {_sum(counts)}"]
+        said.append(
+            f"{self.to_ask:,} requests to ask, {self.replies:,} replies, {self.resumed:,} settled before"
+        )
+        if self.replies:
+            said.append(
+                f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written in {self.seconds:,.1f} s"
+                f" ({self.tokens_per_second:,.1f} tokens/s)"
+            )
+        said += [f"{remark.replace('_', ' ')}: {number:,}" for remark, number in self.notes.items()]
+        return "\n".join(said)
+
+
+def _sum(counts: Mapping[str, int | dict[str, int]]) -> str:
+    """``7 kept + 3 quarantined (length 2, loop 1)``; what is zero is left out but for the kept."""
+    said = []
+    for name, count in counts.items():
+        if isinstance(count, dict):
+            reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(count.items()))
+            said += [f"{sum(count.values()):,} {name} ({reasons})"] if count else []
+        elif count or name == "kept":
+            said.append(f"{count:,} {name}")
+    return " + ".join(said)
+
 
 def generate(
     task: Task,
@@ -94,7 +125,7 @@ def generate(
     seed: int = 0,
     max_tokens: int | None = None,
     demonstrations: Sequence[Any] = (),
-    shots: int = 4,
+    shots: int = 6,
     min_agreement: float | None = None,
     require_grounded: bool = True,
     resume: bool = True,
@@ -197,21 +228,24 @@ def _ask(
     identity = teacher.identity()
     read = written = 0
     started = time.monotonic()
-    replies = iter(teacher.generate(list(waiting.values()))) if waiting else iter(())
-    saved = lambda: (
-        f"{settled:,} of {total:,} answers are saved in {ledger.path}; the same command goes on from there"
-    )
+    replies: Iterator[Reply] = iter(())
+
+    def saved() -> str:
+        count = f"{settled + ledger.arrived():,} of {total:,} answers"
+        return f"{count} are saved in {ledger.path}; the same command goes on from there"
+
     try:
+        if waiting:
+            replies = iter(teacher.generate(list(waiting.values())))
         for reply in replies:
             request = waiting.pop(reply.key, None)
             if request is None:
                 raise Stopped(f"the teacher answered what it was not asked (key {reply.key!r}): {saved()}")
             ledger.append(Row.of(request, reply, teacher.spec, identity))
-            settled += 1
             read += reply.usage.prompt_tokens
             written += reply.usage.completion_tokens
             if progress is not None:
-                progress(settled, total, reply)
+                progress(total - len(waiting), total, reply)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped by Ctrl-C: {saved()}") from None
     except (LedgerFault, Stopped):
@@ -315,10 +349,9 @@ def _remarks(
 ) -> dict[str, int]:
     """What should be said of the ledger and of the requests, if there is anything to say."""
     asked = {request.key for request in requests}
-    settled = [row for key in asked - waiting.keys() if (row := ledger.row(key))]
     remarks = {
         "rows_that_share_a_reply": sum(item.request is not None for item in items) - len(requests),
-        "failed_before_and_not_asked_again": sum(row.failure is not None for row in settled),
+        "failed_before_and_not_asked_again": sum(map(ledger.failed, asked - waiting.keys())),
         "replies_in_the_ledger_to_other_requests": len(ledger.keys() - asked),
         "torn_last_lines_dropped": int(ledger.opened.torn_bytes > 0),
         "damaged_lines_in_the_ledger": len(ledger.opened.damaged),

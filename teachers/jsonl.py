@@ -34,6 +34,11 @@ class Texts:
     repeated: int = 0
     contradicted: int = 0
 
+    @property
+    def rows(self) -> int:
+        """How many ids have a text."""
+        return len(self.texts)
+
 
 def read(file: Path, id_field: str | None = None, text_field: str | None = None) -> Texts:
     """Every line's id and text, the first line of an id winning.

@@ -220,6 +220,7 @@ class Ledger:
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
             try:
                 self.opened = self._recover()
+                self._start = os.fstat(self._file.fileno()).st_size
             except BaseException:
                 self._file.close()
                 raise
@@ -261,6 +262,11 @@ class Ledger:
             return not retry_failed and entry.failure not in NEVER_ASKED
         return entry.finish != "length" or request.prompt.max_tokens <= entry.max_tokens
 
+    def failed(self, key: str) -> bool:
+        """Whether all that came for a key is a failure."""
+        entry = self._index.get(key)
+        return entry is not None and entry.failure is not None
+
     def row(self, key: str) -> Row | None:
         """The row that counts for a key: its last whole answer, else its last cut one, else its last
         failure."""
@@ -268,6 +274,15 @@ class Ledger:
         if entry is None:
             return None
         return _parse(self.path, 0, os.pread(self._file.fileno(), entry.length, entry.offset))
+
+    def arrived(self) -> int:
+        """How many rows were written since the opening, counted in the file itself.
+
+        Ctrl-C may fall between the writing of a row and everything else that would count it.
+        """
+        with open(self.path, "rb") as file:
+            file.seek(self._start)
+            return sum(line.endswith(b"\n") for line in file)
 
     def append(self, row: Row) -> None:
         """Write one row and wait until it is on the disk.

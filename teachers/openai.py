@@ -46,8 +46,8 @@ class OpenAITeacher:
     Args:
         model: its name there.
         base_url: up to and with ``/v1``; credentials in it are used, and shown nowhere.
-        name: what its identity calls the endpoint; host and path if not given. Give a name to a server that may move:
-            two endpoints are two teachers, even with the same model name.
+        name: what its identity calls the endpoint; host and path if not given. Give a name to a server that
+            may move: two endpoints are two teachers, even with the same model name.
         sees_images: False for a text-only model, so that pictures are put into words first.
         concurrency: most requests under way at once.
         timeout: seconds without a byte after which a request counts as lost.
@@ -83,13 +83,12 @@ class OpenAITeacher:
 
     @classmethod
     def of_spec(cls, spec: str) -> OpenAITeacher:
-        """The teacher of ``openai:MODEL@BASE_URL``, or ``openai:MODEL@BASE_URL#NAME`` where the endpoint has a name."""
+        """The teacher of ``openai:MODEL@BASE_URL``, with ``#NAME`` behind it if the endpoint has one."""
         found = _SPEC.match(spec)
         if not found:
             shown = spec.partition("@")[0]
             raise ValueError(
-                f"{shown!r}: expected openai:MODEL@BASE_URL, for example
-                openai:qwen3@http://localhost:8000/v1"
+                f"{shown!r}: expected openai:MODEL@BASE_URL, as in openai:qwen3@http://localhost:8000/v1"
             )
         return cls(found["model"], found["url"], name=found["name"] or "")
 
@@ -152,6 +151,8 @@ class OpenAITeacher:
             "temperature": request.temperature,
             "seed": sampling_seed(request),
         }
+        if prompt.stop:
+            body["stop"] = list(prompt.stop)
         if prompt.answer_schema is not None:
             # Not "strict": OpenAI's strict mode refuses bounds on strings, and every answer is checked
             # anyway.
@@ -205,7 +206,7 @@ def _key() -> str:
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    """One turn as the endpoint reads it: pictures as data URLs in their place, plain text where there are none."""
+    """One turn as the endpoint reads it: pictures as data URLs in their place, else plain text."""
     if not message.images:
         return {"role": message.role, "content": message.text}
     parts: list[dict[str, Any]] = [
@@ -218,7 +219,7 @@ def _turn(message: Message) -> dict[str, Any]:
 
 
 def _answered(request: Request, body: dict[str, Any]) -> Reply:
-    """A chat completion as a reply. What a reasoning model thought beside its answer is kept in ``detail``."""
+    """A chat completion as a reply. A reasoning model's thoughts beside its answer are kept in ``detail``."""
     choice = body["choices"][0]
     message, finish = choice["message"], choice.get("finish_reason")
     count = body.get("usage") or {}
@@ -236,7 +237,7 @@ def _answered(request: Request, body: dict[str, Any]) -> Reply:
 
 
 def _rejected(request: Request, response: httpx.Response) -> Reply:
-    """A 4xx as the failure it means. What is wrong with key, model or request stays ``transport``, in its words."""
+    """A 4xx as the failure it means. A wrong key, model or option stays ``transport``, in its own words."""
     problem = _problem(response)
     failure: Failure = "transport"
     if response.status_code == 413 or _TOO_LONG.search(problem):
@@ -279,7 +280,7 @@ def _failed(request: Request, failure: Failure, detail: str) -> Reply:
 
 @contextmanager
 def _loop_thread() -> Iterator[Any]:
-    """An event loop on a thread of its own; gives ``run(coroutine) -> concurrent Future``. Tasks left are cancelled."""
+    """An event loop on its own thread; gives ``run(coroutine) -> Future``. Tasks left over are cancelled."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -34,8 +34,7 @@ TOO_SIMILAR = 90.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn: samples a question, temperature, seed; ``max_tokens`` instead of the templates'
-    limits."""
+    """How answers are drawn; ``max_tokens`` stands in for the templates' own limits."""
 
     samples: int = 1
     temperature: float = 0.0
@@ -76,7 +75,7 @@ def plan(
     templates: Sequence[Template],
     sampling: Sampling,
     demonstrations: Sequence[Any] = (),
-    shots: int = 4,
+    shots: int = 6,
     describe: Describe | None = None,
 ) -> tuple[list[Item], dict[str, int]]:
     """Every item in the order of the corpus (examples, templates, samples), and counted remarks.
@@ -164,6 +163,7 @@ class Pool:
                 )
         self.examples, self.shots = tuple(examples), shots
         self._texts = [_folded(example.text) for example in examples]
+        self._chosen: dict[str, list[Any]] = {}
 
     def nearest(self, example: Any) -> list[Any]:
         """The most similar ones, the most similar last (next to the question); equals in the pool's order.
@@ -171,8 +171,11 @@ class Pool:
         Similarity is rapidfuzz's ``token_sort_ratio`` of the lower-cased texts. Never the example itself,
         nor one that is `TOO_SIMILAR`, nor two of the same text.
         """
-        if not self.examples:
-            return []
+        if example.id not in self._chosen:
+            self._chosen[example.id] = self._choose(example) if self.examples else []
+        return self._chosen[example.id]
+
+    def _choose(self, example: Any) -> list[Any]:
         likeness = process.cdist(
             [_folded(example.text)], self._texts, scorer=fuzz.token_sort_ratio, dtype=np.float32
         )[0]
@@ -193,8 +196,7 @@ def _folded(text: str) -> str:
 
 
 def _shown(teacher: Teacher, describe: Describe | None, notes: Counter[str]) -> Callable[[Any], Any]:
-    """What the teacher is shown of an example; for one that cannot see, its pictures are put into words,
-    once each."""
+    """What the teacher is shown of an example: if it cannot see, pictures in words, each described once."""
     if teacher.sees_images:
         return lambda example: example
     in_words = cache(describe) if describe else None
@@ -226,15 +228,15 @@ def _words(descriptions: Sequence[Description]) -> dict[str, str]:
 
 
 def _subject(template: Template) -> str | None:
-    """The extra variable that makes several questions of one example: ``entity`` or ``attribute``, if it is
-    needed."""
+    """What makes several questions of one example: ``entity`` or ``attribute``, if one is needed."""
     return next((need for need in template.front.needs if need in ("entity", "attribute")), None)
 
 
 def _subjects(template: Template, example: Any) -> Sequence[Any]:
-    """What a template asks about one by one: each gold entity, or each attribute (with a gold value, where
-    gold is
-    needed); one question about the whole example for any other template."""
+    """What a template asks about one by one; a single None where it asks about the whole example.
+
+    Each gold entity, or each attribute asked (where the template needs gold: each that has a gold value).
+    """
     subject = _subject(template)
     if subject is None:
         return (None,)
@@ -247,8 +249,7 @@ def _subjects(template: Template, example: Any) -> Sequence[Any]:
 
 
 def _refuse_hopeless(items: Sequence[Item]) -> None:
-    """A template that fails for every example is at fault itself, or the data are: nothing should be spent
-    on it."""
+    """A template that fails for every example is wrong itself or for these data: nothing is spent on it."""
     by_template: dict[str, list[Item]] = {}
     for item in items:
         by_template.setdefault(item.template.name, []).append(item)

@@ -10,7 +10,7 @@ equals the plain batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -33,7 +33,10 @@ def shared_prefix_cache(model: Any, prompts: Sequence[list[int]]) -> Any | None:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     longest, shortest = max(map(len, prompts)), min(map(len, prompts))
-    shared = min(len(commonprefix(list(prompts))), shortest - 1)
+    shared = min(
+        sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))),
+        shortest - 1,
+    )
     if len(prompts) == 1 or shared < max(LEAST, longest - shortest):
         return None
     if not kinds <= {"full_attention", "sliding_attention"} or not model._supports_default_dynamic_cache():

@@ -12,11 +12,16 @@ from ..tasks.task import DataFault
 
 #: The ledger, and the settings that decided what is in it.
 LEDGER, SETTINGS = "ledger.jsonl", "run.json"
+#: Where pictures' descriptions may be kept; they can be there before the first reply.
+DESCRIPTIONS = "descriptions"
 
 
 def check_folder(out: Path) -> None:
     """Refuse a folder in which something else lies."""
-    if out.exists() and not (out / LEDGER).exists() and (not out.is_dir() or any(out.iterdir())):
+    if not out.exists() or (out / LEDGER).exists():
+        return
+    ours = {f"{LEDGER}.lock", DESCRIPTIONS}
+    if not out.is_dir() or any(path.name not in ours for path in out.iterdir()):
         raise DataFault(str(out), "is in use by something else", "choose a new folder, or an earlier run's")
 
 

@@ -59,7 +59,7 @@ class Teacher(Protocol):
     sees_images: bool
 
     def identity(self) -> dict[str, Any]:
-        """What tells this teacher from another in the ledger's key: model, revision, endpoint identity, dtype.
+        """What tells this teacher from another in the ledger's key: model, revision, endpoint, dtype.
 
         Never a secret, and nothing that leaves the answers the same (host, batch size, timeouts).
         """

@@ -42,7 +42,7 @@ class TransformersTeacher:
     Args:
         model: a folder, a hub name, or a packaged model's short name.
         spec: what made it; ``hf:`` and the model if not given.
-        revision: what its identity says about the weights; the hub's commit or a hash of the folder if not given.
+        revision: what its identity says of the weights; the hub's commit or the folder's hash if not given.
         batch_size: most requests answered together; halves or doubles memory, never changes answers.
         dtype: ``bfloat16`` where the device computes in it, else ``float32`` (``float16`` on older GPUs).
         device: the GPU if there is one, else the CPU.
@@ -157,19 +157,20 @@ class TransformersTeacher:
             )
         text = chat_text(self.processor or self.tokenizer, messages, vision=self.sees_images)
         if text is not None:
-            asked = _Asked(request, text, images, (), self._tokens(text, add_bos=False))
+            asked = _Asked(request, text, images, request.prompt.stop, self._tokens(text, add_bos=False))
         else:
             text = plain_text(messages, placeholder)
-            ids, stops = self._tokens(text, add_bos=True), demonstration_stops(text)
+            ids = self._tokens(text, add_bos=True)
+            stops = request.prompt.stop + demonstration_stops(text)
             asked = _Asked(request, (self.tokenizer.bos_token or "") + text, images, stops, ids)
         return (images == 0 and self._too_long(asked, asked.length)) or asked
 
     def _placeholder(self) -> str:
-        """What stands for a picture in the text that the processor reads (Gemma 3 has a token of its own for it)."""
+        """What stands for a picture in the text that the processor reads (Gemma 3 has two such tokens)."""
         return str(getattr(self.processor, "boi_token", None) or self.processor.image_token)
 
     def _tokens(self, text: str, add_bos: bool) -> list[int]:
-        """Token ids; with ``<bos>`` in front for plain text, which some tokenizers leave out (a chat has its own)."""
+        """Token ids; plain text gets the ``<bos>`` that some tokenizers leave out (a chat has its own)."""
         ids = list(self.tokenizer(text, add_special_tokens=add_bos)["input_ids"])
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if add_bos and bos is not None and ids[:1] != [bos] else ids
@@ -186,7 +187,7 @@ class TransformersTeacher:
         )
 
     def _answer(self, batch: list[_Asked]) -> Iterator[Reply]:
-        """Replies of one batch; if it fails as a whole (memory, a processor's error), each request on its own."""
+        """Replies of one batch; if it fails as a whole (memory, a processor's error), each request alone."""
         try:
             replies = self._run(batch)
         except Exception as error:
@@ -243,7 +244,7 @@ class TransformersTeacher:
         return replies
 
     def _text_only(self, batch: list[_Asked]) -> dict[str, Any]:
-        """``input_ids`` and ``attention_mask`` ``[batch, width]``, and the shared prompt start already computed."""
+        """``input_ids`` and ``attention_mask`` ``[batch, width]``, and the shared start if computed."""
         padded = self.tokenizer.pad({"input_ids": [a.ids for a in batch]}, return_tensors="pt").to(
             self.device
         )
@@ -252,7 +253,7 @@ class TransformersTeacher:
         return inputs | ({"past_key_values": cache} if cache is not None else {})
 
     def _with_images(self, batch: list[_Asked]) -> tuple[dict[str, Any], list[_Asked], list[Reply]]:
-        """The processor's inputs for the requests whose pictures open and fit, these requests, and the failed rest."""
+        """The processor's inputs for the requests that can be asked, these, and the others' failures."""
         failed, good, pictures = [], [], []
         for asked in batch:
             try:
@@ -285,7 +286,7 @@ class TransformersTeacher:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A request as the model's text: its number of pictures, its stop strings, its tokens (pictures not counted)."""
+    """A request as the model's text, with its number of pictures, stop strings and tokens of the text."""
 
     request: Request
     text: str
@@ -309,7 +310,7 @@ def _best_dtype(device: str) -> str:
 
 
 def _folder_digest(folder: Path) -> str:
-    """SHA-256 over a local model's files: weights, configuration, tokenizer, templates; not its README or its path."""
+    """SHA-256 over a local model's weights, configuration, tokenizer and templates; not over its path."""
     whole = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt"}:

@@ -1,4 +1,4 @@
-"""A prompt's turns as the one text that a local LLM reads: by its chat template, or joined for a base model."""
+"""A prompt's turns as the one text that a local LLM reads: by its chat template, or plainly joined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..prompts.messages import Message, Part
 
 
 def chat_text(template: Any, messages: Sequence[Message], vision: bool) -> str | None:
-    """The turns by the model's own chat template, with the opening of its answer; None where it has no template.
+    """The turns by the model's own chat template, with the opening of its answer; None if it has none.
 
     Args:
         template: the tokenizer, or for a vision LLM the processor.

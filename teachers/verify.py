@@ -31,10 +31,10 @@ REASONS: tuple[str, ...] = (*get_args(FaultName), "ungrounded", "disagrees", "le
 
 @dataclass(frozen=True)
 class Verdict:
-    """Kept, or quarantined for a reason out of `REASONS` (in words: ``detail``), and what was measured on
-    the way.
+    """What becomes of an answer, and what was measured on the way.
 
     Attributes:
+        reason: why it is not kept, out of `REASONS`; ``detail`` says it in words.
         answer: the parsed answer; None for free text and for what cannot be parsed.
         agreement: see `agreement`.
         grounded: see `grounded`.
@@ -123,8 +123,7 @@ def grounded(task: Task, example: Any, schema: Any, parsed: Parsed) -> bool | No
 
 
 def agreement(task: Task, example: Any, answer: Any) -> float | None:
-    """How far an answer says what the gold says, 0 to 1, compared as the task's metric compares; 1 is an
-    exact match.
+    """How far an answer says what the gold says: 0 to 1 (an exact match), compared as the task's metric does.
 
     ``ner``: F1 of the typed spans by character offsets (1 if both are empty). ``attributes``: the share of
     the slots that gold speaks of in which value, or absence, is right. None without gold, or where gold
@@ -146,8 +145,7 @@ def agreement(task: Task, example: Any, answer: Any) -> float | None:
     raise _unknown(task)
 
 
-#: Words that betray an answer key. Patterns, not sentences: "the given answer", "gold labels", "ground
-#: truth".
+#: Words that betray an answer key, such as "the given answer", "gold labels", "ground truth".
 _KEY_WORDS = re.compile(
     r"\b(?:given|provided|reference|expected|supplied)\s+(?:answers?|labels?|tags?|annotations?)\b"
     r"|\bgold(?:en)?[\s-]+(?:standard\s+)?(?:answers?|labels?|tags?|annotations?|entit(?:y|ies))\b"

@@ -15,8 +15,9 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BEHAVIOURS = (
-    "[429-once]", "[429-late]", "[429-silent]", "[500-once]", "[500-always]", "[truncated-once]", "[slow-once]",
-    "[refusal]", "[filter]", "[length]", "[thinks]", "[too-long]", "[bad-image]", "[drop-once]", "[no-key]", "[html]",
+    "[429-once]", "[429-late]", "[429-silent]", "[500-once]", "[500-always]", "[truncated-once]",
+    "[slow-once]", "[refusal]", "[filter]", "[length]", "[thinks]", "[too-long]", "[bad-image]",
+    "[drop-once]", "[no-key]", "[html]",
 )  # fmt: skip
 
 

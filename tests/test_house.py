@@ -21,7 +21,7 @@ FLOORS = {
     "teachers": 3,
     "students": 3,
     "distill": 4,
-    "extract": 5,
+    "extraction": 5,
     "demo": 6,
     "cli": 7,
     "__init__": 8,

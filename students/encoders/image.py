@@ -48,12 +48,12 @@ class ImageEncoder(nn.Module):
     """A pretrained vision network that gives features at several depths.
 
     The pyramid has up to four depths (the last stages of a CNN, blocks of a ViT at even distances), each
-    average-pooled to 2 x 2 cells; then, as one more level of one cell, the network's own vector of the picture
-    where it has one (a convolution behind the last stage, a CLS token, CLIP's image embedding).
+    average-pooled to 2 x 2 cells; then, as one more level of one cell, the network's own vector of the
+    picture where it has one (a convolution behind the last stage, a CLS token, CLIP's image embedding).
 
     Args:
-        name: ``efficientnet-lite0`` (packaged), ``timm:NAME``, ``open_clip:NAME@WEIGHTS`` (a tag or a file), or
-            ``hf:NAME`` (a transformers vision model's name or path; of a CLIP-like pair the vision part).
+        name: ``efficientnet-lite0`` (packaged), ``timm:NAME``, ``open_clip:NAME@WEIGHTS`` (a tag or a file),
+            or ``hf:NAME`` (a transformers vision model's name or path; of a CLIP-like pair the vision part).
         trainable: let it learn. Else it stays in eval mode (batch statistics too) and gives constants.
         pretrained: False builds it with random weights.
 

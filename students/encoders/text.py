@@ -48,7 +48,9 @@ class SubTokens:
 
     def __init__(self, tokenizer: Any) -> None:
         if not tokenizer.is_fast:
-            raise UnsupportedBackbone(f"{tokenizer.name_or_path}: its tokenizer gives no offsets; a fast one does")
+            raise UnsupportedBackbone(
+                f"{tokenizer.name_or_path}: its tokenizer gives no offsets; a fast one does"
+            )
         self.tokenizer = tokenizer
         self.first = _one_of(tokenizer.cls_token_id, tokenizer.bos_token_id)
         self.separator = _one_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
@@ -69,12 +71,13 @@ class SubTokens:
                 key, add_special_tokens=False, return_offsets_mapping=True, truncation=False, padding=False
             )
             shift = len(key) - len(word)
-            found = [
-                Piece(i, max(start - shift, 0), end - shift)
+            found = tuple(
+                Piece(i, max(start - shift, 0), max(end - shift, 0))
                 for i, (start, end) in zip(coded["input_ids"], coded["offset_mapping"], strict=True)
-                if end > shift  # a lone mark for the blank stands for nothing of the word
-            ]
-            self._words[key] = tuple(found) or (Piece(self.unknown, 0, len(word)),)
+            )
+            # A mark for the blank alone has no characters of the word; a word must have more than that.
+            whole = any(p.end for p in found)
+            self._words[key] = found if whole else (Piece(self.unknown, 0, len(word)),)
         return self._words[key]
 
     def words(self, text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[Piece, ...]]:
@@ -90,7 +93,9 @@ class SubTokens:
         if text not in self._texts:
             if len(self._texts) >= CACHE:
                 self._texts.clear()
-            coded = self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+            coded = self.tokenizer(
+                text, add_special_tokens=False, truncation=False, padding=False, verbose=False
+            )
             self._texts[text] = tuple(coded["input_ids"])
         return self._texts[text]
 
@@ -292,7 +297,9 @@ def load(name: str, tokenizer: str | Path | None = None, max_tokens: int | None 
     path = resolve(name)
     config = AutoConfig.from_pretrained(path)
     if config.is_encoder_decoder:
-        raise UnsupportedBackbone(f"{name} is an encoder-decoder; take an encoder (BERT) or a decoder (Gemma, Qwen)")
+        raise UnsupportedBackbone(
+            f"{name} is an encoder-decoder; take an encoder (BERT) or a decoder (Gemma, Qwen)"
+        )
     auto = AutoModelForCausalLM if is_decoder(config) else AutoModel
     for name_of_it in ("attention_probs_dropout_prob", "attention_dropout"):
         if getattr(config, name_of_it, 0):

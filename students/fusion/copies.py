@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 #: The shortest single word that is linked by itself; shorter ones ("of", "a") only as part of a longer run.
 SHORTEST = 3
 
 
-def copies(words: Sequence[Sequence[int]], side: Sequence[int], single: Sequence[bool]) -> list[tuple[int, int]]:
+def copies(
+    words: Sequence[Sequence[int]], side: Sequence[int], single: Sequence[bool]
+) -> list[tuple[int, int]]:
     """Pairs (word, position in the side text) of every repetition, longest runs of sub-tokens first come first served.
 
     Args:
@@ -83,15 +84,8 @@ class CopyReader(nn.Module):
         self.project = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.project.weight)
 
-    def forward(self, words: Tensor, states: Tensor, links: Tensor) -> Tensor:
-        """Words ``[B, W, d]``, the states of their rows ``[B, T, d]``, link weights ``[B, W, T]`` to ``[B, W, d]``."""
-        return words + self.project(links.to(states.dtype) @ states)
-
-
-def weights(pairs: Sequence[Sequence[tuple[int, int]]], words: int, length: int) -> Tensor:
-    """Link weights ``[B, W, T]`` of pairs (word, position in the row): each word's links share a weight of 1."""
-    links = torch.zeros(len(pairs), words, length)
-    for row, of_row in enumerate(pairs):
-        for word, position in of_row:
-            links[row, word, position] = 1.0
-    return links / links.sum(-1, keepdim=True).clamp(min=1)
+    def forward(self, words: Tensor, copies: Tensor, mask: Tensor) -> Tensor:
+        """Words ``[B, W, d]``, the states of their copies ``[B, W, C, d]``, which there are ``[B, W, C]``: to ``[B, W, d]``."""
+        weights = mask.to(copies.dtype)
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
+        return words + self.project((weights.unsqueeze(-2) @ copies).squeeze(-2))

@@ -177,7 +177,7 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
             f"{name} is an encoder-decoder: a visual prefix needs an encoder or a decoder"
         )
     modules: list[nn.Module] = list(host.modules())
-    found = [m for m in modules if _through_interface(type(m))]
+    found = [m for m in modules if _through_interface(m)]
     if len(found) != expected or not host._supports_sdpa:
         raise UnsupportedBackbone(
             f"{name}: {len(found)} attention modules for its {expected} layers go through transformers' "
@@ -201,10 +201,9 @@ def _host(model: nn.Module) -> Any:
     return next((m for m in models if type(m.config) is kind), models[0])
 
 
-@cache
-def _through_interface(kind: type[nn.Module]) -> bool:
-    """Whether a module of this class computes attention by the function that its config names."""
-    code = getattr(inspect.unwrap(kind.forward), "__code__", None)
+def _through_interface(module: nn.Module) -> bool:
+    """Whether the module's class computes attention by the function that its config names."""
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...tasks.attributes import Attribute, Schema
 from ...tasks.task import DataFault
-from ..collate import Collated, Found, Item, Layout, Reading, group, pad, read, stack
+from ..collate import Collated, Found, Item, Layout, Reading, group, pad, stack
 from ..student import View
 from .span import Queries, wording
 
@@ -80,7 +80,7 @@ class RankingHead(nn.Module):
         tensors["item_example"] = torch.tensor([item.index for item in items])
         tensors["choices"] = pad(choices, -1)
         tensors["targets"] = torch.tensor(targets)
-        listed = [layout.rows(_text(layout, text), text, windowed=False)[0][0] for text in options]
+        listed = [layout.rows(layout.words(text), text, windowed=False)[0][0] for text in options]
         told = stack(layout.encoder, listed, [0] * len(listed))
         return tensors | {f"options.{key}": value for key, value in told.items()}, counts
 
@@ -104,7 +104,9 @@ class RankingHead(nn.Module):
             f"there are: {', '.join(attribute.options)}",
         )
 
-    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(
+        self, reading: Reading, tensors: dict[str, Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the items with gold, and ``ranking [I, O + 1]``: log probabilities of each item's options and, in
         its last column, of "absent"; ``-inf`` where an item has fewer options."""
         vectors = mean(reading.states(tensors), tensors["attention_mask"])
@@ -154,6 +156,3 @@ def mean(states: Tensor, mask: Tensor) -> Tensor:
     """Mean state ``[R, d]`` of each row, in fp32, over its sub-tokens: ``[R, T, d]`` and ``[R, T]``."""
     weights = mask[..., None].float()
     return (states.float() * weights).sum(1) / weights.sum(1)
-
-
-def _text(layout: Layout, text: str) -> object: ...

@@ -76,7 +76,9 @@ class SpanHead(nn.Module):
         tensors["learn"] = torch.tensor(learn)
         return tensors, counts
 
-    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(
+        self, reading: Reading, tensors: dict[str, Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the rows with gold, and ``span [R, U, U]``: each span's score above no answer, ``-inf`` where
         there is none."""
         states = self.dropout(reading.states(tensors))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...tasks import ner
 from ...tasks.task import DataFault
-from ..collate import Collated, Item, Layout, pad, place, stack
+from ..collate import Collated, Found, Item, Layout, Reading, Row, Text, owner, pad, place, stack
+from ..fusion.copies import COMMON, CopyReader, copies, tells
 from ..student import View
 from .crf import CRF, legal_bio
 
@@ -24,10 +25,12 @@ class TaggingHead(nn.Module):
     Attributes:
         tags: ``O``, then ``B-`` and ``I-`` of each type in the schema's order.
         crf: its `CRF`; ``crf.marginals(emissions, mask)`` are the soft labels that objectives compare.
+        copies: lets each word read its repetitions in the side text, or None.
     """
 
-    def __init__(self, hidden: int, labels: Sequence[str], dropout: float) -> None:
+    def __init__(self, hidden: int, labels: Sequence[str], dropout: float, copies: bool = False) -> None:
         super().__init__()
+        self.copies = CopyReader(hidden) if copies else None
         self.tags = bio(labels)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden, len(self.tags))
@@ -37,15 +40,20 @@ class TaggingHead(nn.Module):
     def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
         """Rows of some texts, where to find the state of each word, and the gold tags of those that have gold."""
         rows, owners, at, tags, counts = [], [], [], [], Counter[str]()
+        repeated: list[list[list[int]]] = []
         for item in items:
             text = layout.read(item.example)
             if not text.pieces:
                 raise DataFault(f"example {item.example.id}", "its text has no words", "leave it out")
-            own, cut = layout.rows(text, sides=layout.sides(item.example, view), where=item.example.id)
+            own, cut = layout.rows(text, item.example.id, sides=layout.sides(item.example, view))
             counts += cut
-            at.append([place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))])
+            at.append(
+                [place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))]
+            )
             rows += own
             owners += [item.index] * len(own)
+            if self.copies is not None:
+                repeated.append(copies_of(text, item.example.text, own))
             gold, remarks = tags_of(item.example, text.spans, self.tags)
             tags.append(gold)
             counts += remarks
@@ -54,12 +62,21 @@ class TaggingHead(nn.Module):
         tensors["word_at"] = pad([[position for _, position in words] for words in at])
         tensors["word_mask"] = pad([[1] * len(words) for words in at], dtype=torch.bool)
         tensors["tags"] = pad(tags, NO_TAG)
+        if any(positions for words in repeated for positions in words):
+            tensors["copy_at"], tensors["copy_mask"] = pad_copies(repeated)
         tensors["gold"] = torch.tensor([item.example.gold is not None for item in items])
         return tensors, counts
 
-    def forward(self, states: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(
+        self, reading: Reading, tensors: dict[str, Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the texts with gold, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
-        emissions = self.emissions(states[tensors["word_row"], tensors["word_at"]])
+        states = reading.states(tensors)
+        words = states[tensors["word_row"], tensors["word_at"]]
+        if self.copies is not None and "copy_at" in tensors:
+            repeated = states[tensors["word_row"].unsqueeze(-1), tensors["copy_at"]]
+            words = self.copies(words, repeated, tensors["copy_mask"])
+        emissions = self.emissions(words)
         mask, gold = tensors["word_mask"], tensors["gold"]
         scores = {"emissions": emissions, "word_mask": mask}
         if not gold.any():
@@ -69,19 +86,17 @@ class TaggingHead(nn.Module):
         return self.loss(emissions, tensors["tags"], mask), scores
 
     def answers(
-        self, items: Sequence[Item], layout: Layout, scores: dict[str, Tensor]
-    ) -> list[tuple[ner.Answer, list[float]]]:
+        self, items: Sequence[Item], layout: Layout, scores: dict[str, Tensor], tensors: dict[str, Tensor]
+    ) -> list[Found]:
         """The entities of each text with their `confidence`."""
         emissions, mask = scores["emissions"], scores["word_mask"]
         decoded = self.decode(emissions, mask)
-        found = []
-        for item, words, confidence in zip(items, decoded, self.confidence(emissions, mask, decoded), strict=True):
+        found: list[Found] = []
+        for item, words, sure in zip(items, decoded, self.confidence(emissions, mask, decoded), strict=True):
             text, spans = item.example.text, ner.word_spans(item.example)
-            entities = []
-            for first, last, kind in words:
-                start, end = spans[first][0], spans[last - 1][1]
-                entities.append(ner.Entity(text=text[start:end], type=kind, start=start, end=end))
-            found.append((ner.Answer(entities=tuple(entities)), confidence))
+            places = [(spans[first][0], spans[last - 1][1], kind) for first, last, kind in words]
+            entities = [ner.Entity(text=text[a:b], type=kind, start=a, end=b) for a, b, kind in places]
+            found.append(list(zip(entities, sure, strict=True)))
         return found
 
     def emissions(self, words: Tensor) -> Tensor:
@@ -96,12 +111,12 @@ class TaggingHead(nn.Module):
     def decode(self, emissions: Tensor, mask: Tensor) -> list[list[tuple[int, int, str]]]:
         """Typed spans of words ``(first, last + 1, type)`` of each text, by Viterbi under the rules of BIO."""
         allowed: Tensor = self.legal  # type: ignore[assignment]
-        return [
-            spans_of([self.tags[t] for t in path]) for path in self.crf.viterbi(emissions, mask, allowed)
-        ]
+        return [spans_of([self.tags[t] for t in path]) for path in self.crf.viterbi(emissions, mask, allowed)]
 
     @torch.no_grad()
-    def confidence(self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]) -> list[list[float]]:
+    def confidence(
+        self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]
+    ) -> list[list[float]]:
         """For each span the smallest posterior among its words' tags."""
         posterior = self.crf.marginals(emissions, mask).exp().cpu()
         found = []
@@ -115,12 +130,41 @@ class TaggingHead(nn.Module):
         return found
 
 
+def copies_of(text: Text, written: str, rows: Sequence[Row]) -> list[list[int]]:
+    """For each word the positions, in the row that it is read in, of its repetitions in the side text."""
+    alone = [tells(written[start:end], COMMON) for start, end in text.spans]
+    found: list[list[int]] = [[] for _ in text.pieces]
+    for number, row in enumerate(rows):
+        side = [row.ids[position] for position in row.sides]
+        inside = slice(row.units.start, row.units.stop)
+        for word, position in copies(text.pieces[inside], side, alone[inside]):
+            unit = row.units.start + word
+            if len(rows) == 1 or owner(rows, unit) == number:
+                found[unit].append(row.sides.start + position)
+    return found
+
+
+def pad_copies(found: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    """Positions of each word's copies ``[B, W, C]``, and which of them there are."""
+    words = max(len(of_text) for of_text in found)
+    most = max(len(positions) for of_text in found for positions in of_text)
+    at = torch.zeros(len(found), words, most, dtype=torch.long)
+    mask = torch.zeros(len(found), words, most, dtype=torch.bool)
+    for text, of_text in enumerate(found):
+        for word, positions in enumerate(of_text):
+            at[text, word, : len(positions)] = torch.tensor(positions, dtype=torch.long)
+            mask[text, word, : len(positions)] = True
+    return at, mask
+
+
 def bio(labels: Iterable[str]) -> list[str]:
     """The tag set of some types."""
     return ["O", *(f"{mark}-{label}" for label in labels for mark in "BI")]
 
 
-def tags_of(example: ner.Example, spans: Sequence[tuple[int, int]], tags: Sequence[str]) -> tuple[list[int], Counter[str]]:
+def tags_of(
+    example: ner.Example, spans: Sequence[tuple[int, int]], tags: Sequence[str]
+) -> tuple[list[int], Counter[str]]:
     """The gold tag of each word, and what BIO over words could not hold.
 
     An entity that begins or ends inside a word takes the whole word (counted ``entities_widened_to_words``); one that
@@ -131,8 +175,12 @@ def tags_of(example: ner.Example, spans: Sequence[tuple[int, int]], tags: Sequen
     for entity in example.gold.entities if example.gold else ():
         if f"B-{entity.type}" not in tags:
             known = ", ".join(t[2:] for t in tags if t.startswith("B-"))
-            raise DataFault(f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}")
-        assert entity.start is not None and entity.end is not None  # asked of every gold entity by `ner.Example`
+            raise DataFault(
+                f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}"
+            )
+        assert (
+            entity.start is not None and entity.end is not None
+        )  # asked of every gold entity by `ner.Example`
         inside = [w for w, (a, b) in enumerate(spans) if a < entity.end and entity.start < b]
         if not inside or any(found[w] for w in inside):
             counts["entities_overlapping" if inside else "entities_without_word"] += 1

@@ -67,9 +67,15 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
         max_position_embeddings=128,
-    )  # fmt: skip
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 
@@ -99,9 +105,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(backbone: Path, corpus: Path, tmp_path: Path) -> dict[str, Any]:
     """Settings of a run of 2 epochs of 6 steps, in fp32."""
     return {
-        "task": "ner", "backbone": str(backbone), "data": str(corpus / "data.jsonl"), "lora_rank": 4, "lora_alpha": 8,
-        "epochs": 2, "batch_size": 8, "precision": "fp32", "threads": 1, "output": str(tmp_path / "run"),
-    }  # fmt: skip
+        "task": "ner",
+        "backbone": str(backbone),
+        "data": str(corpus / "data.jsonl"),
+        "lora_rank": 4,
+        "lora_alpha": 8,
+        "epochs": 2,
+        "batch_size": 8,
+        "precision": "fp32",
+        "threads": 1,
+        "output": str(tmp_path / "run"),
+    }
 
 
 @pytest.fixture

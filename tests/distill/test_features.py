@@ -44,15 +44,9 @@ def test_what_is_stored_is_what_the_encoder_says(tmp_path: Path, pictures: list[
     encoder = Encoder()
     store = FeatureStore(tmp_path / "store", encoder)
     first = store([pictures[4], pictures[1], pictures[4]])
-    assert (
-        encoder.seen == 2
-    )
-    assert (
-        [t.shape for t in first] == [(3, 4, 3), (3, 1, 2)]
-    )
-    assert (
-        first[0].dtype == torch.float32
-    )
+    assert encoder.seen == 2
+    assert [t.shape for t in first] == [(3, 4, 3), (3, 1, 2)]
+    assert first[0].dtype == torch.float32
     order = [6, 4, 0, 1]
     for one, expected in zip(
         store([pictures[i] for i in order]), encoder.encode([pictures[i] for i in order]), strict=True

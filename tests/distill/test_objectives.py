@@ -60,13 +60,13 @@ class Fake(torch.nn.Module):
         from magister.students.student import Batch
 
         self.seen.append(view)
-        return Batch({}, examples, view, {"context_tokens_cut": 1})
+        words = {"tagging.word_mask": torch.ones(len(examples), 2).bool()}
+        return Batch(words, examples, view, {"context_tokens_cut": 1})
 
     def forward(self, batch: Any) -> Output:
         worth = 5.0 if batch.view.explain else 2.0 if "knowledge" in batch.view.context else 3.0
         labelled = batch.examples[0].gold is not None
-        scores = {"word_mask": torch.ones(len(batch.examples), 2).bool()}
-        return Output(self.weight * worth if labelled else None, {}, scores)
+        return Output(self.weight * worth if labelled else None, {}, {"worth": torch.tensor(worth)})
 
 
 def with_knowledge(count: int) -> list[Any]:
@@ -101,16 +101,10 @@ def distilling(**more: Any) -> Any:
 
 def test_prompt_distillation_adds_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     student, recipe = Fake(), distilling(alpha=0.5)
-    by_view = {2.0: logs(4, 2, K), 3.0: logs(4, 2, K, seed=1)}
-    monkeypatch.setattr(
-        objectives,
-        "posteriors",
-        lambda s, output, t: (
-            by_view[2.0 if output.loss is not None and output.loss == 2 else 3.0],
-            output.scores["word_mask"],
-        ),
-    )
-    apart = objectives.divergence(by_view[2.0], by_view[3.0], torch.ones(4, 2).bool(), 2.0).item()
+    by_worth, mask = {2.0: logs(4, 2, K), 3.0: logs(4, 2, K, seed=1)}, torch.ones(4, 2).bool()
+    said = lambda student, batch, output, temperature: (by_worth[output.scores["worth"].item()], mask)
+    monkeypatch.setattr(objectives, "posteriors", said)
+    apart = objectives.divergence(by_worth[2.0], by_worth[3.0], mask, 2.0).item()
     loss = objectives.compute(student, with_knowledge(4), recipe, beta=0.3)
     assert loss.total.item() == pytest.approx(2 + 0.5 * 3 + 0.3 * apart)
     assert student.seen == [View(context=("knowledge",)), View(prompt=True)]
@@ -140,12 +134,13 @@ def student(settings: dict[str, Any]) -> Any:
 
 
 def test_posteriors_are_the_marginals_of_all_tag_sequences(student: Any) -> None:
-    model, recipe = student
+    model, _ = student
     model.eval()
     chosen = [examples(1)[0], min(examples(20, seed=2), key=lambda e: len(e.words))]
     short = chosen[1:]
-    output = model(model.collate(short, View()))
-    found, mask = objectives.posteriors(model, output, 2.0)
+    batch = model.collate(short, View())
+    output = model(batch)
+    found, mask = objectives.posteriors(model, batch, output, 2.0)
     emissions, crf = output.scores["emissions"][0] / 2.0, model.heads["tagging"].crf
     words = len(short[0].words)
     assert words <= 4, "short enough to go through all sequences"
@@ -169,9 +164,7 @@ def test_unlabelled_examples_teach_through_the_divergence_alone(student: Any) ->
     assert loss.total.item() > 0
     loss.total.backward()
     assert model.prompt is not None
-    assert any(
-        p.grad is not None and p.grad.abs().sum() > 0 for p in model.prompt.parameters()
-    )
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.prompt.parameters())
 
 
 def test_offline_equals_joint_divergence_when_the_teacher_is_the_student_itself(student: Any) -> None:

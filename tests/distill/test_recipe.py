@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import magister
 import pytest
 import yaml
+from magister.distill import recipe
 from magister.distill.recipe import Recipe, RecipeFault, check, dump, read
 
-SHIPPED = sorted((Path(magister.__file__).parent / "distill" / "recipes").rglob("*.yaml"))
+SHIPPED = sorted(recipe.SHIPPED.rglob("*.yaml"))
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -80,7 +80,7 @@ def test_overrides_are_yaml_and_their_mistakes_are_named(tmp_path: Path) -> None
     ],
 )
 def test_contradictions_are_refused(changes: dict, words: str) -> None:
-    with pytest.raises(RecipeFault, match=".*") as caught:
+    with pytest.raises(RecipeFault) as caught:
         check({"task": "ner", "data": "twitter2017", **changes})
     assert words in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_contradictions_are_refused(changes: dict, words: str) -> None:
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeFault):
         read(written(tmp_path, text))
-    with pytest.raises(RecipeFault, match="cannot be read"):
+    with pytest.raises(RecipeFault, match="there is no such file"):
         read(tmp_path / "missing.yaml")
 
 
@@ -108,8 +108,8 @@ def test_every_shipped_recipe_is_valid_and_says_how_it_is_run(path: Path) -> Non
     made = read(path)
     assert made.task == path.parent.name
     head = path.read_text().split("\n\n")[0]
-    assert head.startswith("#") and f"{path.parent.name}/{path.name}" in head, (
-        "the head comment has no launch line"
+    assert f"#   magister distill {path.parent.name}/{path.name}" in head, (
+        "no launch line in its head comment"
     )
     for line in path.read_text().splitlines():
         if line.startswith("#   magister distill"):

@@ -57,9 +57,9 @@ def test_drawing_in_pieces_draws_the_same(monkeypatch):
 
 def test_two_thousand_resamples_of_three_thousand_examples_take_under_a_second():
     table = counts(3000)
-    start = time.perf_counter()
+    start = time.process_time()
     interval(table, F1)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_a_system_against_itself_is_no_difference():

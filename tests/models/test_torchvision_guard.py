@@ -1,4 +1,4 @@
-"""torchvision beside a CPU torch. Each import is tried in a process of its own, since this one may be guarded."""
+"""torchvision beside a CPU torch. Each import is tried in a process of its own: this one may be guarded."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ ATTRIBUTES = attributes.Schema(
         attributes.Attribute(name="Brand", description="Maker named on the pack.", examples=("Marvis",)),
         attributes.Attribute(name="Neckline", type="one_of", options=("V-Neck", "Crew Neck", "None")),
         attributes.Attribute(name="Use", type="free", description="What it is for"),
+        attributes.Attribute(name="Size", categories=("Shirts",)),
     )
 )
 PRODUCT = attributes.Example(

@@ -47,7 +47,10 @@ def said(parsed):
         (f"Sure! {KOBE}\n\nPost: another\nAnswer: {{}}", "first_object"),
         (f"As [1] says: {KOBE}", "first_object"),
         ("{'entities': [{'text': 'Kobe Bryant', 'type': 'PER'},],}", "quotes"),
-        ("Answer: {'entities': [{'text': \"Kobe Bryant\", 'type': 'PER', 'x': None}]}", "quotes+extra_keys"),
+        (
+            "Answer: {'entities': [{'text': \"Kobe Bryant\", 'type': 'PER', 'x': None}]}",
+            "first_object+quotes+extra_keys",
+        ),
         ("Kobe Bryant | PER", "lines"),
         ("- Kobe Bryant | person\n", "lines+labels"),
         ('[{"text": "Kobe Bryant", "type": "PER"}]', "bare_list"),
@@ -95,6 +98,7 @@ def test_no_entities(read, text):
         ('{"entities": [{"text": 3, "type": "PER"}]}', "stop", "schema"),
         ('{"text": "Kobe", "type": "PER"}', "stop", "schema"),
         ("{}", "stop", "schema"),
+        ('{"PER": [{"text": "Kobe", "type": "PER"}], "LOC": [{"text": "Los', "length", "length"),
         ('{"entities": [{"text": "Kobe", "type": "ANIMAL"}]}', "stop", "unknown_label"),
         ('{"entities": [{"text": "Kobe", "type": ["PER"]}]}', "stop", "unknown_label"),
         ("Kobe | ANIMAL", "stop", "unknown_label"),
@@ -147,12 +151,14 @@ def test_one_place_with_two_types_is_kept_as_said(read):
 
 # --- attributes ---
 
+SHIRT = {"Brand": "ACME", "Neckline": "V-Neck"}
+
 
 @pytest.mark.parametrize(
     ("text", "values", "repaired"),
     [
-        ('{"Brand": "ACME", "Neckline": "V-Neck", "Use": null}', {"Brand": "ACME", "Neckline": "V-Neck"}, None),
-        ('{"Brand": "acme", "Neckline": "v-neck", "Use": "sport"}', {"Brand": "ACME", "Neckline": "V-Neck", "Use": "sport"}, None),
+        ('{"Brand": "ACME", "Neckline": "V-Neck", "Use": null}', SHIRT, None),
+        ('{"Brand": "acme", "Neckline": "v-neck", "Use": "sport"}', SHIRT | {"Use": "sport"}, None),
         ('{"Brand": "N/A", "Neckline": "unknown", "Use": " "}', {}, None),
         ('{"Brand": "not specified", "Neckline": "none", "Use": "无"}', {"Neckline": "None"}, None),
         ('{"brand": "Runner\'s", "Neckline": null, "Use": null}', {"Brand": "Runner’s"}, "labels"),
@@ -160,8 +166,9 @@ def test_one_place_with_two_types_is_kept_as_said(read):
         ('{"Brand": 100, "Neckline": null, "Use": null}', {"Brand": "100"}, "numbers"),
         ('{"Brand": ["ACME", null], "Neckline": null, "Use": []}', {"Brand": "ACME"}, "list"),
         ('{"Brand": "100% cotton", "Neckline": null, "Use": null}', {"Brand": "100 % Cotton"}, None),
-        ("Brand: ACME\nNeckline: V-Neck\nUse: n/a", {"Brand": "ACME", "Neckline": "V-Neck"}, "lines"),
+        ("Brand: ACME\nNeckline: V-Neck\nUse: n/a", SHIRT, "lines"),
         ('- Brand | "ACME"', {"Brand": "ACME"}, "lines+missing_keys"),
+        ('{"Brand": "ACME", "Neckline": null, "Use": null, "Size": "XL"}', {"Brand": "ACME"}, "not_asked"),
         ('{"Brand": "Dry Fit", "Neckline": null, "Use": null}', {"Brand": "Dry Fit"}, None),
     ],
 )  # fmt: skip
@@ -207,13 +214,20 @@ def test_attribute_faults(read_product, text, name):
 # --- properties ---
 
 ALPHABET = st.sampled_from(
-    [*list("{}[]\",:'|`\\ \n\x00�é👍PER LOC Kobe null entities 0-1."), "```", "<think>", "\\ud800", "text", "type"]
+    [
+        *list("{}[]\",:'|`\\ \n\x00�é👍PER LOC Kobe null entities 0-1."),
+        "```",
+        "<think>",
+        "\\ud800",
+        "text",
+        "type",
+    ]
 )
 WILD = st.one_of(st.text(), st.lists(ALPHABET, max_size=60).map("".join), st.from_regex(r"\{.*\}"))
+KEYS = ["entities", "text", "type", "Brand", "Use", "PER", "x"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | st.just("\ud800"),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["entities", "text", "type", "Brand", "Use", "PER", "x"]), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
 
@@ -240,8 +254,13 @@ def test_no_text_makes_it_raise(read, read_product, probes, text, finish):
     assert isinstance(parse_verdicts(text, 2, finish), Parsed | Fault)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["Kobe Bryant", "Los Angeles", "Kobe", "lands", "!"]),
-                          st.sampled_from(["PER", "LOC", "MISC"])), unique_by=lambda p: p[0], max_size=5))  # fmt: skip
+PAIR = st.tuples(
+    st.sampled_from(["Kobe Bryant", "Los Angeles", "Kobe", "lands", "!"]),
+    st.sampled_from(["PER", "LOC", "MISC"]),
+)
+
+
+@given(st.lists(PAIR, unique_by=lambda pair: pair[0], max_size=5))
 def test_entities_round_trip(read, pairs):
     answer = ner.Answer(entities=tuple(ner.Entity(text=t, type=k) for t, k in pairs))
     parsed = read(as_json(answer))
@@ -282,6 +301,11 @@ def test_gold_of_the_probes_round_trips(read, probes):
         ("Sure Thing is a song", "Sure Thing is a song", None),
         ("1 < 2 and <3", "1 < 2 and <3", None),
         ("unrelated", "unrelated", None),
+        (
+            "1: yes - so it says\n2: yes - so it says\n3: yes - so it says\n4: yes - so it says",
+            "1: yes - so it says 2: yes - so it says 3: yes - so it says 4: yes - so it says",
+            None,
+        ),
     ],
 )
 def test_rationale_hygiene(text, clean, repaired):
@@ -300,6 +324,7 @@ def test_rationale_hygiene(text, clean, repaired):
         ("<s></s>", "stop", "empty"),
         ("Kobe is a player who", "length", "length"),
         ("Kobe is a player. " * 20, "length", "loop"),
+        ("".join(f"{n}. The bus is a party bus.\n" for n in range(1, 7)), "stop", "loop"),
     ],
 )
 def test_rationale_faults(text, finish, name):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magister.students.fusion.copies import COMMON, CopyReader, copies, tells, weights
+from magister.students.fusion.copies import COMMON, CopyReader, copies, tells
 
 
 def test_longest_run_wins_and_function_words_need_company() -> None:
@@ -41,11 +41,11 @@ def test_tells() -> None:
 def test_reader_is_the_mean_and_starts_as_identity() -> None:
     torch.manual_seed(0)
     reader = CopyReader(4)
-    words, states = torch.randn(1, 2, 4), torch.randn(1, 5, 4)
-    links = weights([[(0, 1), (0, 3)]], 2, 5)
-    assert torch.equal(reader(words, states, links), words)
+    words, states = torch.randn(1, 2, 4), torch.randn(1, 2, 3, 4)
+    mask = torch.tensor([[[True, True, False], [False, False, False]]])
+    assert torch.equal(reader(words, states, mask), words)
     torch.nn.init.normal_(reader.project.weight)
-    read = reader(words, states, links)
-    expected = words[0, 0] + reader.project.weight @ ((states[0, 1] + states[0, 3]) / 2)
+    read = reader(words, states, mask)
+    expected = words[0, 0] + reader.project.weight @ ((states[0, 0, 0] + states[0, 0, 1]) / 2)
     torch.testing.assert_close(read[0, 0], expected)
     assert torch.equal(read[0, 1], words[0, 1])

@@ -418,7 +418,13 @@ def test_gates_mix_the_levels_by_layer() -> None:
     features, present = pictures(2), torch.ones(2, dtype=torch.bool)
     rows = prefix._rows(features, present)
     gates = prefix.gates(rows)
-    assert gates.shape == (2, 3, 3)
+    pooled = (rows[:, 0] + rows[:, 1] + rows[:, 2]) / 3
+    for layer in range(3):
+        weight, bias = (w[3 * layer : 3 * layer + 3] for w in (prefix.gate.weight, prefix.gate.bias))
+        scores = pooled.flatten(1) @ weight.T + bias
+        torch.testing.assert_close(
+            gates[:, layer], torch.where(scores > 0, scores, 0.01 * scores).softmax(-1)
+        )
     torch.testing.assert_close(gates.sum(-1), torch.ones(2, 3))
     assert (gates[:, 0] - gates[:, 1]).abs().max() > 1e-3
     states = prefix(features, present)

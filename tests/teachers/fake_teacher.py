@@ -1,4 +1,4 @@
-"""A teacher for the tests: answers out of a function, counts its calls in a file that outlives the process."""
+"""A teacher for the tests: answers out of a function, and counts its calls in a file."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from magister.models.packaged import available
-from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image, ImageFault
 from magister.teachers import describe as room
 from magister.teachers.colours import PALETTE, cluster, dominant_colours, name, to_lab
@@ -83,21 +82,6 @@ def test_broken_pictures_are_named(tmp_path):
             Describer(kept).describe(Image(source=str(bad), example="e5"))
         with pytest.raises(ImageFault, match="no such file"):
             Describer(kept).describe(Image(source=str(tmp_path / "none.jpg")))
-
-
-def test_a_prompt_in_words_keeps_the_places(monkeypatch):
-    monkeypatch.setattr(Describer, "describe", lambda self, image: Description(colours=(image.source,)))
-    parts = (
-        Part(text="a"),
-        Part(image=Image(source="red")),
-        Part(text="b"),
-        Part(image=Image(source="blue")),
-    )
-    prompt = Prompt(template="t", digest="d", messages=(Message(role="user", parts=parts),))
-    (message,) = Describer().in_words(prompt).messages
-    assert not message.images
-    text = message.text
-    assert text.index("a") < text.index("Colours: red") < text.index("b\n") < text.index("Colours: blue")
 
 
 def test_the_text_says_what_is_missing():

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image, ImageFault
 from magister.teachers.ledger import Ledger, LedgerBusy, LedgerFault, LedgerFull, Row, read, request_key
@@ -39,7 +38,9 @@ def request(text: str = "question", **fields) -> Request:
 
 
 def row(asked: Request, text: str = "answer", **fields) -> Row:
-    return Row.of(asked, Reply(key=asked.key, text=text, usage=Usage(prompt_tokens=3), **fields), "fake", IDENTITY)
+    return Row.of(
+        asked, Reply(key=asked.key, text=text, usage=Usage(prompt_tokens=3), **fields), "fake", IDENTITY
+    )
 
 
 # --- the key ---
@@ -49,7 +50,8 @@ def test_key_is_stable():
     """A change of this value makes every ledger there is useless: raise KEY_VERSION with it."""
     schema = r'"{\"type\": \"object\", \"properties\": {\"b\": {}, \"a\": {}}}"'
     canonical = (
-        '{"messages":[{"parts":[{"text":"be brief"}],"role":"system"},{"parts":[{"text":"question"}],"role":"user"}],'
+        '{"messages":[{"parts":[{"text":"be brief"}],"role":"system"},'
+        '{"parts":[{"text":"question"}],"role":"user"}],'
         f'"sample":0,"schema":{schema},"seed":0,"stop":[],"teacher":{{"model":"m","revision":"r1"}},'
         '"temperature":0.0,"version":1}'
     )
@@ -73,7 +75,9 @@ def test_what_decides_the_answer_is_in_the_key(tmp_path):
         request("another question"),
         request(system="be long"),
         request(schema=None),
-        request(schema={"type": "object", "properties": {"a": {}, "b": {}}}),  # a grammar makes it answer in order
+        request(
+            schema={"type": "object", "properties": {"a": {}, "b": {}}}
+        ),  # a grammar makes it answer in order
         request(stop=("\n",)),
         request(temperature=0.5),
         request(seed=1),

@@ -203,7 +203,9 @@ def test_a_schema_is_sent_along_and_samples_draw_differently(server):
     assert len(sent) == 2
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == schema
     list(teacher.generate([request("y")]))
-    assert "response_format" not in server.bodies[-1]
+    assert not server.bodies[-1].keys() & {"response_format", "stop"}
+    list(teacher.generate([request("y", stop=("\nText:",))]))
+    assert server.bodies[-1]["stop"] == ["\nText:"]
 
 
 def test_the_key_is_sent_and_shown_nowhere(server, monkeypatch):
@@ -247,5 +249,9 @@ def test_works_inside_a_running_event_loop(server):
 
 
 def test_it_imports_nothing_heavy():
-    code = "import sys, magister.teachers.openai, magister.teachers.spec; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    heavy = "'torch', 'transformers', 'datasets'"
+    imports = "import sys, magister.teachers.openai, magister.teachers.spec"
+    code = f"{imports}; print(sys.modules.keys() & {{{heavy}}})"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    )

@@ -53,10 +53,26 @@ def llava(tmp_path_factory):
     )
 
 
-def request(*parts: str | Image, max_tokens: int = 12, key: str = "k", **options) -> Request:
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return TransformersTeacher(
+        tiny_llms.qwen2_vl(tmp_path_factory.mktemp("qwen")), dtype="float32", batch_size=4
+    )
+
+
+@pytest.fixture
+def request_of_pytest(request):
+    return request
+
+
+def request(*parts: str | Image, max_tokens: int = 12, key: str = "k", stop=(), **options) -> Request:
     made = tuple(Part(text=p) if isinstance(p, str) else Part(image=p) for p in parts)
     prompt = Prompt(
-        template="t", digest="d", messages=(Message(role="user", parts=made),), max_tokens=max_tokens
+        template="t",
+        digest="d",
+        messages=(Message(role="user", parts=made),),
+        max_tokens=max_tokens,
+        stop=stop,
     )
     return Request(example="e", prompt=prompt, key=key, **options)
 
@@ -77,8 +93,8 @@ def facts(reply):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma"])
-def test_batched_answers_equal_single_answers(name, request, monkeypatch):
-    teacher = request.getfixturevalue(name)
+def test_batched_answers_equal_single_answers(name, request_of_pytest, monkeypatch):
+    teacher = request_of_pytest.getfixturevalue(name)
     asked = [few_shot(p, max_tokens=6 + i) for i, p in enumerate(POSTS)]
     used = []
     plain = engine.shared_prefix_cache
@@ -121,6 +137,14 @@ def test_stop_strings_end_a_row_and_its_text(llama, monkeypatch):
     assert cut.finish == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)].strip()
     assert cut.usage.completion_tokens < whole.usage.completion_tokens
+
+
+def test_the_prompts_own_stop_strings_hold_in_a_chat(tmp_path):
+    teacher = TransformersTeacher(tiny_llms.text_llm(tmp_path, chat=True), dtype="float32")
+    whole = by_key(teacher, [request("hi")])["k"]
+    stop = whole.text[len(whole.text) // 2 :][:2]
+    cut = by_key(teacher, [request("hi", stop=(stop,))])["k"]
+    assert (cut.finish, cut.text) == ("stop", whole.text[: whole.text.index(stop)].strip())
 
 
 def test_a_prompt_longer_than_the_context_fails_alone(llama):
@@ -192,8 +216,10 @@ def picture(colour: str) -> Image:
     return Image.of_bytes(buffer.getvalue(), example="e9")
 
 
-def test_pictures_change_the_answer_and_keep_their_order(llava):
-    assert llava.sees_images
+@pytest.mark.parametrize(("name", "patches"), [("llava", 16), ("qwen", 4)])
+def test_pictures_change_the_answer_and_keep_their_order(name, patches, request_of_pytest):
+    teacher = request_of_pytest.getfixturevalue(name)
+    assert teacher.sees_images
     red, blue = picture("red"), picture("blue")
     asked = {
         "red": request("a ", red, " b", key="red"),
@@ -203,12 +229,12 @@ def test_pictures_change_the_answer_and_keep_their_order(llava):
         "front": request(red, "a  b", key="front"),
         "none": request("a  b", key="none"),
     }
-    together = by_key(llava, asked.values())
+    together = by_key(teacher, asked.values())
     assert all(r.failure is None for r in together.values())
     assert len({r.text for r in together.values()}) == len(together)
-    assert together["red"].usage.prompt_tokens - together["none"].usage.prompt_tokens >= 16
+    assert together["red"].usage.prompt_tokens - together["none"].usage.prompt_tokens >= patches
     for key, one in asked.items():
-        assert facts(by_key(llava, [one])[key]) == facts(together[key])
+        assert facts(by_key(teacher, [one])[key]) == facts(together[key])
 
 
 def test_the_processor_gets_text_and_pictures_where_the_prompt_has_them(llava):

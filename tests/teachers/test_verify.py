@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from magister.prompts.messages import Message, Part, Prompt
 from magister.prompts.parse import Parsed, parse
 from magister.tasks import attributes, ner

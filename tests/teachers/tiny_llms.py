@@ -7,8 +7,10 @@ from pathlib import Path
 from magister.models.torchvision_guard import guard
 
 CHAT = (
-    "{% for m in messages %}<|{{ m.role }}|>{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
-    "{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}<|end|>{% endfor %}"
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+    "{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}"
+    "<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -59,10 +61,17 @@ def text_llm(folder: Path, *, chat: bool = False, sliding: int = 0, context: int
         "initializer_range": 0.4,
     }
     if sliding:
-        kinds = ["sliding_attention", "full_attention"]
-        model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, sliding_window=sliding, layer_types=kinds))
+        kinds = ["sliding_attention", "full_attention"] * 2
+        shape["num_hidden_layers"] = 4
+        model = Gemma3ForCausalLM(
+            Gemma3TextConfig(**shape, sliding_window=sliding, layer_types=kinds, query_pre_attn_scalar=1)
+        )
     else:
         model = LlamaForCausalLM(LlamaConfig(**shape))
+    if (
+        sliding
+    ):  # as made, its scaled embeddings drown what attention adds, and no test could see an error there
+        model.model.embed_tokens.weight.data.mul_(0.05)
     if chat:
         made.chat_template = CHAT
     model.save_pretrained(folder)
@@ -126,5 +135,56 @@ def vision_llm(folder: Path, *, chat: bool = True) -> str:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=CHAT if chat else None,
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def qwen2_vl(folder: Path) -> str:
+    """A Qwen2-VL: pictures of any size as patches of 28 x 28, positions in three dimensions."""
+    guard()
+    import torch
+    from transformers import (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    torch.manual_seed(0)
+    made = tokenizer()
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    made.add_special_tokens({"additional_special_tokens": marks})
+    made.image_token = "<|image_pad|>"
+    start, end, image, video = made.convert_tokens_to_ids(marks)
+    text = {
+        "vocab_size": len(made),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.4,
+    }
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 14},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        initializer_range=0.4,
+    )
+    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28 * 4, max_pixels=28 * 28 * 16),
+        tokenizer=made,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>"),
     ).save_pretrained(folder)
     return str(folder)

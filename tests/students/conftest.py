@@ -1,0 +1,183 @@
+"""Tiny random backbones in transformers' format, built on the spot, and a few examples of both tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from magister.models.torchvision_guard import guard
+from magister.tasks import attributes, ner
+
+guard()
+
+TEXTS = [
+    "RT @ KevinLove : # NBA finals in Oakland with Kawhi Leonard and the Toronto Raptors !",
+    "Blue cotton shirt , size M , machine wash , 4GB-DDR memory card and Größe 42 Schuhe",
+    "Which words in the text are names of the type person ? List the entities as JSON null",
+    '{"entities": [{"text": "Oakland", "type": "LOC"}]} predict: explain: colour: red green blue',
+]
+
+
+def words_tokenizer() -> Any:
+    """A lower-case WordPiece tokenizer, as BERT's."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    made.train_from_iterator(TEXTS * 3, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=64, **names)
+
+
+def bytes_tokenizer(bos: bool) -> Any:
+    """A byte-level BPE tokenizer, as Qwen's (without a first token) or Llama's (with one)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<pad>", "<eos>", "<bos>"], initial_alphabet=alphabet
+    )
+    made.train_from_iterator(TEXTS * 3, trainer)
+    names = {"pad_token": "<pad>", "eos_token": "<eos>"} | ({"bos_token": "<bos>"} if bos else {})
+    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=256, **names)
+
+
+def keep(folder: Path, model: Any, tokenizer: Any) -> str:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder that reads 64 sub-tokens."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    tokenizer = words_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    return keep(tmp_path_factory.mktemp("bert"), BertModel(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A decoder with grouped heads and a sliding window."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    tokenizer = bytes_tokenizer(bos=True)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        sliding_window=24,
+        layer_types=["sliding_attention", "full_attention"],
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    return keep(tmp_path_factory.mktemp("gemma"), Gemma3ForCausalLM(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A decoder without a first token."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = bytes_tokenizer(bos=False)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return keep(tmp_path_factory.mktemp("qwen"), Qwen2ForCausalLM(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def ner_schema() -> ner.Schema:
+    return ner.Schema(
+        types=(
+            ner.EntityType(name="PER", title="person", guideline="names of people"),
+            ner.EntityType(name="LOC", title="location", guideline="names of places"),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def product_schema() -> attributes.Schema:
+    return attributes.Schema(
+        attributes=(
+            attributes.Attribute(name="size"),
+            attributes.Attribute(name="colour", type="one_of", options=("red", "green", "blue")),
+            attributes.Attribute(name="sleeve", type="one_of", options=("long", "short")),
+        )
+    )
+
+
+def post(id: str, words: str, *entities: tuple[str, str], **more: Any) -> ner.Example:
+    """A post; its entities are (mention, type) pairs, each found where the mention first stands."""
+    gold = [
+        ner.Entity(text=m, type=t, start=words.index(m), end=words.index(m) + len(m)) for m, t in entities
+    ]
+    return ner.Example(
+        id=id, text=words, words=tuple(words.split(" ")), gold=ner.Answer(entities=tuple(gold)), **more
+    )
+
+
+@pytest.fixture(scope="session")
+def posts() -> list[ner.Example]:
+    return [
+        post(
+            "a",
+            "RT @ KevinLove : off to Oakland",
+            ("KevinLove", "PER"),
+            ("Oakland", "LOC"),
+            context={"knowledge": "KevinLove plays in Toronto"},
+        ),
+        post("b", "Kawhi Leonard !", ("Kawhi Leonard", "PER"), context={"knowledge": "Kawhi Leonard is a name"}),
+        post("c", "nothing to see in the text", context={"knowledge": "no names here"}),
+        post("d", "the Raptors of Toronto and Kawhi", ("Toronto", "LOC"), ("Kawhi", "PER")),
+    ]
+
+
+@pytest.fixture(scope="session")
+def products() -> list[attributes.Example]:
+    def product(id: str, text: str, **gold: tuple[str, ...]) -> attributes.Example:
+        return attributes.Example(
+            id=id, text=text, asked=tuple(gold), gold=attributes.Answer(values=dict(gold)), category="shirt"
+        )
+
+    return [
+        product("p", "Blue cotton shirt size M", size=("M",), colour=("blue",), sleeve=("long",)),
+        product("q", "Red shirt, 42cm machine wash", size=("42cm",), colour=("red",), sleeve=()),
+        product("r", "green cotton shirt", size=(), colour=("green",), sleeve=("short",)),
+    ]
