@@ -1,4 +1,4 @@
-"""The `magister` command: thin and lazy, one function a command; what does the work is imported when it is asked for.
+"""The `magister` command: thin and lazy, one function a command; the work is imported when it is asked for.
 
 Exit codes: 0 done, 1 a run that ended with its named failure, 2 wrong usage.
 """
@@ -15,7 +15,9 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")]
-Data = Annotated[str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")]
+Data = Annotated[
+    str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")
+]
 TaskKey = Annotated[str, typer.Argument(help="ner or attributes.")]
 Spec = Annotated[str, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")]
 Corpus = Annotated[Path, typer.Argument(help="A corpus folder.")]
@@ -39,7 +41,7 @@ corpus = typer.Typer(help="Look at, check and import knowledge corpora.", no_arg
 app.add_typer(corpus, name="corpus")
 
 
-# What there is ------------------------------------------------------------------------------------------------------
+# What there is -----------------------------------------------------------------------------------------------
 
 
 @tasks.callback()
@@ -48,7 +50,10 @@ def tasks_list(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         from .tasks import TASKS
 
-        table({t.key: {"task": t.title, "reads": t.reads, "answers": t.answers} for t in TASKS.values()}, as_json)
+        table(
+            {t.key: {"task": t.title, "reads": t.reads, "answers": t.answers} for t in TASKS.values()},
+            as_json,
+        )
 
 
 @tasks.command("show")
@@ -77,7 +82,9 @@ def prompts_show(name: str) -> None:
 
 
 @prompts.command("lint")
-def prompts_lint(folder: Annotated[Path | None, typer.Argument(help="Your templates; ours if left out.")] = None) -> None:
+def prompts_lint(
+    folder: Annotated[Path | None, typer.Argument(help="Your templates; ours if left out.")] = None,
+) -> None:
     """Render every template on probe examples with no model; exit 1 if one is at fault."""
     from .prompts.lint import lint
 
@@ -109,7 +116,11 @@ def prompts_render(
         return show(prompt.model_dump())
     for message in prompt.messages:
         print(f"--- {message.role}")
-        print("".join(p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p))
+        print(
+            "".join(
+                p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p
+            )
+        )
     print(f"--- {prompt.template} {prompt.digest[:12]}, at most {prompt.max_tokens} tokens")
 
 
@@ -140,10 +151,16 @@ def students_list(context: typer.Context, as_json: Json = False) -> None:
 
 
 @students.command("show")
-def students_show(name: Annotated[str, typer.Argument(help="A student's name, or the folder of a trained one.")]) -> None:
+def students_show(
+    name: Annotated[str, typer.Argument(help="A student's name, or the folder of a trained one.")],
+) -> None:
     """What a student is made of, or the card of a trained one."""
     card = Path(name, "README.md")
-    print(card.read_text(encoding="utf-8") if card.is_file() else module_text(one(name, all_students(), "student")))
+    print(
+        card.read_text(encoding="utf-8")
+        if card.is_file()
+        else module_text(one(name, all_students(), "student"))
+    )
 
 
 @datasets.callback()
@@ -174,14 +191,14 @@ def datasets_show(data: Data, as_json: Json = False) -> None:
         print(f"  refused: {fault}")
 
 
-# The work -----------------------------------------------------------------------------------------------------------
+# The work ----------------------------------------------------------------------------------------------------
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the report, corpus and students go.")] = Path("runs/demo"),
 ) -> None:
-    """The main job on bundled examples, offline: teacher, corpus, students, scores, extraction, an HTML report."""
+    """The main job on bundled examples, offline: teacher, corpus, students, scores, a report."""
     from .demo import run
 
     run(out)
@@ -197,8 +214,12 @@ def generate(
     split: str = "train",
     samples: Annotated[int, typer.Option(min=1, help="Answers a question.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first prompt and the counts; ask nothing.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the first prompt and the counts; ask nothing.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again what failed before.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a teacher about every example; what it says becomes a verified corpus. The same command resumes."""
@@ -270,7 +291,9 @@ def corpus_import(
 
 @app.command()
 def distill(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML), or the name of one of ours: ner/unified-twitter2017.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe (YAML), or the name of one of ours: ner/unified-twitter2017.")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
 ) -> None:
     """Train a student by a recipe. The same command resumes after Ctrl-C or a crash."""
@@ -286,12 +309,16 @@ def evaluate(
     task: TaskKey,
     data: Data,
     split: str = "test",
-    teacher: Annotated[str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")
+    ] = None,
     prompt: Annotated[str, typer.Option(help="The template a teacher is asked with.")] = "few_shot",
     limit: Annotated[int | None, typer.Option(min=1)] = None,
     json_file: JsonFile = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Also leave a result record in this folder (docs/results).")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Also leave a result record in this folder (docs/results).")
+    ] = None,
 ) -> None:
     """Judge a student (or a teacher) on a split, with bootstrap 95 % intervals."""
     from .distill import judge
@@ -302,18 +329,26 @@ def evaluate(
     else:
         result = judge.student(Path(run), task, data, split, limit=limit)
     print(judge.text(result))
-    for path, write in ((json_file, judge.write_json), (html, judge.write_html), (record, judge.write_record)):
+    for path, write in (
+        (json_file, judge.write_json),
+        (html, judge.write_html),
+        (record, judge.write_record),
+    ):
         if path is not None:
             print(f"written: {write(result, path)}")
 
 
 @app.command()
 def extract(
-    texts: Annotated[list[str] | None, typer.Argument(help="Product texts; JSON lines on standard input if left out.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Product texts; JSON lines on standard input if left out.")
+    ] = None,
     attributes: Annotated[str, typer.Option(help="Attribute names, with commas between.")] = "",
     image: Annotated[list[Path] | None, typer.Option(help="Pictures of the one product given.")] = None,
     category: str = "",
-    teacher: Annotated[str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")
+    ] = None,
     student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
 ) -> None:
     """Extract attributes zero-shot: one JSON line a product, null for absent."""
@@ -355,7 +390,7 @@ def front(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-# Helpers ------------------------------------------------------------------------------------------------------------
+# Helpers -----------------------------------------------------------------------------------------------------
 
 
 def all_tasks() -> Mapping[str, Any]:
@@ -365,9 +400,9 @@ def all_tasks() -> Mapping[str, Any]:
 
 
 def all_students() -> Mapping[str, Any]:
-    from .students import STUDENTS
+    from .students import STUDENTS, describe
 
-    return {name: {"what": about.description, "module": about.module} for name, about in STUDENTS.items()}
+    return {name: {"what": describe(name), "module": module} for name, module in STUDENTS.items()}
 
 
 def module_text(about: Mapping[str, str]) -> str:
@@ -393,7 +428,8 @@ def table(rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
         for name, row in rows.items():
             print("\t".join([name, *map(str, row.values())]))
         return
-    from rich import box, print
+    from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD)
@@ -401,7 +437,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
         made.add_column(column)
     for name, row in rows.items():
         made.add_row(name, *map(str, row.values()))
-    print(made)
+    Console().print(made)
 
 
 def show(value: Any) -> None:

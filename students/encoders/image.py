@@ -142,9 +142,7 @@ def _build(name: str, pretrained: bool) -> _Network:
         return _open_clip(*rest.partition("@")[::2], pretrained)
     if kind == "hf" and rest:
         return _transformers(rest, pretrained)
-    raise ModelNotFound(
-        f"image encoder {name!r}: say efficientnet-lite0, timm:NAME, open_clip:NAME@WEIGHTS or hf:NAME"
-    )
+    raise ModelNotFound(f"image encoder {name!r}: say efficientnet-lite0, timm:NAME, open_clip:NAME@WEIGHTS or hf:NAME")
 
 
 def _lite0(pretrained: bool) -> _Network:
@@ -154,9 +152,7 @@ def _lite0(pretrained: bool) -> _Network:
         (file,) = folder("efficientnet-lite0").glob("*.pth")
         weights, own = torch.load(file, weights_only=True, map_location="cpu"), network.model.state_dict()
         if [v.shape for v in weights.values()] != [v.shape for v in own.values()]:
-            raise ModelNotFound(
-                f"{file.name} has not the tensors of timm's tf_efficientnet_lite0, in their order"
-            )
+            raise ModelNotFound(f"{file.name} has not the tensors of timm's tf_efficientnet_lite0, in their order")
         network.model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
     return network
 
@@ -170,9 +166,7 @@ def _timm(name: str, pretrained: bool) -> _Network:
 
     model = timm.create_model(name, pretrained=pretrained)
     settings = timm.data.resolve_model_data_config(model)
-    return _Network(
-        model, maps, timm.data.create_transform(**settings, is_training=False), f"timm {settings}"
-    )
+    return _Network(model, maps, timm.data.create_transform(**settings, is_training=False), f"timm {settings}")
 
 
 def _open_clip(name: str, weights: str, pretrained: bool) -> _Network:
@@ -183,9 +177,7 @@ def _open_clip(name: str, weights: str, pretrained: bool) -> _Network:
         return found["image_intermediates"], found["image_features"]
 
     if pretrained and not weights:
-        raise ModelNotFound(
-            f"open_clip:{name} needs its weights named: open_clip:{name}@TAG or @FILE.safetensors"
-        )
+        raise ModelNotFound(f"open_clip:{name} needs its weights named: open_clip:{name}@TAG or @FILE.safetensors")
     model, _, preprocess = open_clip.create_model_and_transforms(
         name, pretrained=weights if pretrained else None, load_weights=pretrained
     )

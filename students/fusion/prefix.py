@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.torchvision_guard import guard
-from ..encoders.text import UnsupportedBackbone
+from ..encoders.text import UnsupportedBackbone, attend
 
 #: The prefix attention's name among transformers' attention implementations.
 NAME = "magister_prefix"
@@ -173,9 +173,7 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
     host = _host(model)
     name, expected = type(host).__name__, host.config.num_hidden_layers
     if host.config.is_encoder_decoder:
-        raise UnsupportedBackbone(
-            f"{name} is an encoder-decoder: a visual prefix needs an encoder or a decoder"
-        )
+        raise UnsupportedBackbone(f"{name} is an encoder-decoder: a visual prefix needs an encoder or a decoder")
     modules: list[nn.Module] = list(host.modules())
     found = [m for m in modules if _through_interface(m)]
     if len(found) != expected or not host._supports_sdpa:
@@ -194,9 +192,7 @@ def _host(model: nn.Module) -> Any:
 
     models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     if not models:
-        raise UnsupportedBackbone(
-            f"{type(model).__name__} holds no transformers model: no visual prefix fits it"
-        )
+        raise UnsupportedBackbone(f"{type(model).__name__} holds no transformers model: no visual prefix fits it")
     kind = type(models[0].config.get_text_config())
     return next((m for m in models if type(m.config) is kind), models[0])
 
@@ -226,17 +222,13 @@ def _attend(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' sdpa attention, with the layer's prefix before its keys and values.
+    """The text backbones' own attention, with the layer's prefix before its keys and values.
 
-    ``query [B, heads, Q, head_dim]``, ``key`` and ``value [B, kv_heads, K, head_dim]``, mask ``[B, 1, Q,
-    K]``.
+    ``query [B, heads, Q, head_dim]``, ``key`` and ``value [B, kv_heads, K, head_dim]``,
+    mask ``[B, 1, Q, K]``.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if _SLOT not in module.__dict__:  # the vision tower of a vision LLM
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, is_causal=is_causal, **kwargs
-        )
+        return attend(module, query, key, value, attention_mask, is_causal=is_causal, **kwargs)
     keys, values, seen = module.__dict__[_SLOT]
     if len(seen) != len(key) or keys.shape[1::2] != key.shape[1::2]:
         raise PrefixError(
@@ -246,15 +238,13 @@ def _attend(
         )
     foreign = [name for name in _FOREIGN if kwargs.get(name) is not None]
     if foreign:
-        raise UnsupportedBackbone(
-            f"{type(module).__name__} attends with {foreign}, which sdpa does not compute"
-        )
+        raise UnsupportedBackbone(f"{type(module).__name__} attends with {foreign}, which sdpa does not compute")
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     mask = _extended(attention_mask, seen, query, key.shape[2], is_causal)
     key = torch.cat([keys.to(key.dtype), key], dim=2)
     value = torch.cat([values.to(value.dtype), value], dim=2)
-    return sdpa_attention_forward(module, query, key, value, mask, is_causal=False, **kwargs)
+    return attend(module, query, key, value, mask, is_causal=False, **kwargs)
 
 
 def _extended(mask: Tensor | None, seen: Tensor, query: Tensor, width: int, is_causal: bool) -> Tensor:

@@ -109,15 +109,11 @@ def legal_bio(tags: Sequence[str]) -> Tensor:
 def _checked(emissions: Tensor, mask: Tensor, num_tags: int) -> tuple[Tensor, Tensor]:
     """Emissions in fp32 with zeros under the padding, and the lengths ``[B]``."""
     if emissions.shape != (*mask.shape, num_tags):
-        raise ValueError(
-            f"emissions {list(emissions.shape)} do not fit a mask {list(mask.shape)} and {num_tags} tags"
-        )
+        raise ValueError(f"emissions {list(emissions.shape)} do not fit a mask {list(mask.shape)} and {num_tags} tags")
     if mask.dtype != torch.bool:
         raise ValueError(f"the mask must be bool, not {mask.dtype}")
     if not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise ValueError(
-            "a mask is True from a sentence's first word to its last, and a sentence needs a word"
-        )
+        raise ValueError("a mask is True from a sentence's first word to its last, and a sentence needs a word")
     return emissions.float().masked_fill(~mask[..., None], 0.0), mask.sum(1)
 
 

@@ -127,9 +127,7 @@ def test_marginals_are_the_gradient_of_log_z() -> None:
     torch.manual_seed(2)
     crf, emissions, mask = random_crf(9), torch.randn(4, 30, 9, requires_grad=True), ragged(4, 30)
     (gradient,) = torch.autograd.grad(crf.log_partition(emissions, mask).sum(), emissions)
-    torch.testing.assert_close(
-        gradient, crf.marginals(emissions, mask).exp() * mask[..., None], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(gradient, crf.marginals(emissions, mask).exp() * mask[..., None], rtol=1e-4, atol=1e-5)
 
 
 def test_padding_is_never_read() -> None:

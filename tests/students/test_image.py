@@ -35,9 +35,7 @@ def cells(feature_map: torch.Tensor) -> torch.Tensor:
     """The means of the four quarters of ``[B, C, h, w]`` (even sides), row by row."""
     half = feature_map.shape[-1] // 2
     quarters = [
-        feature_map[..., y, x]
-        for y in (slice(half), slice(half, None))
-        for x in (slice(half), slice(half, None))
+        feature_map[..., y, x] for y in (slice(half), slice(half, None)) for x in (slice(half), slice(half, None))
     ]
     return torch.stack([q.mean((-2, -1)) for q in quarters], 1)
 
@@ -197,9 +195,9 @@ def test_transformers_clip_and_cnn(tmp_path: Path) -> None:
 
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     vision = CLIPVisionConfig(**size, image_size=32, patch_size=8)
-    CLIPModel(
-        CLIPConfig(text_config=CLIPTextConfig(**size, vocab_size=9), vision_config=vision)
-    ).save_pretrained(tmp_path / "clip")
+    CLIPModel(CLIPConfig(text_config=CLIPTextConfig(**size, vocab_size=9), vision_config=vision)).save_pretrained(
+        tmp_path / "clip"
+    )
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
     encoder = ImageEncoder(f"hf:{tmp_path / 'clip'}")
     assert encoder.levels == [(4, 16), (4, 16), (1, 16)]

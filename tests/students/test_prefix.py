@@ -61,9 +61,7 @@ WINDOWED = ["sliding_attention", "full_attention", "sliding_attention"]
 
 ENCODERS: dict[str, Any] = {
     "bert": lambda: BertModel(BertConfig(**PLAIN), add_pooling_layer=False),
-    "roberta": lambda: RobertaModel(
-        RobertaConfig(**PLAIN, max_position_embeddings=64), add_pooling_layer=False
-    ),
+    "roberta": lambda: RobertaModel(RobertaConfig(**PLAIN, max_position_embeddings=64), add_pooling_layer=False),
     "modernbert": lambda: ModernBertModel(
         ModernBertConfig(
             **COMMON,
@@ -79,9 +77,7 @@ ENCODERS: dict[str, Any] = {
 }
 DECODERS: dict[str, Any] = {
     "gemma3": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            **GROUPED, head_dim=16, sliding_window=4, layer_types=WINDOWED, query_pre_attn_scalar=16
-        )
+        Gemma3TextConfig(**GROUPED, head_dim=16, sliding_window=4, layer_types=WINDOWED, query_pre_attn_scalar=16)
     ),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
@@ -144,9 +140,7 @@ def test_without_image_nothing_changes(family: str, padded: bool) -> None:
         assert torch.equal(states_of(model, inputs), plain)
 
 
-def projections(
-    module: Any, hidden: Tensor, kwargs: dict[str, Any]
-) -> tuple[Tensor, Tensor, Tensor, int | None]:
+def projections(module: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, int | None]:
     """Queries, keys and values ``[B, heads, T, head_dim]`` of an attention layer, and its window."""
     size = getattr(module, "head_dim", None) or module.attention_head_size
     split = lambda x: x.view(*x.shape[:2], -1, size).transpose(1, 2)
@@ -214,9 +208,7 @@ def test_equals_attention_by_hand(family: str, layer: int) -> None:
         model(**inputs)
     padding = inputs["attention_mask"].bool()
     with torch.no_grad():
-        expected = by_hand(
-            module, caught["hidden"], caught["kwargs"], states, layer, padding, family in DECODERS
-        )
+        expected = by_hand(module, caught["hidden"], caught["kwargs"], states, layer, padding, family in DECODERS)
     torch.testing.assert_close(caught["found"].flatten(2)[padding], expected[padding], rtol=1e-4, atol=1e-5)
 
 
@@ -336,9 +328,7 @@ def test_under_lora(family: str) -> None:
     inputs, states = text(), prefix(pictures(3), torch.tensor([True, False, True]))
     with torch.no_grad(), attached(model, states):
         expected = states_of(model, inputs)
-    wrapped = get_peft_model(
-        model, LoraConfig(r=2, target_modules="all-linear")
-    ).eval()  # an untrained adapter adds 0
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).eval()  # an untrained adapter adds 0
     with attached(wrapped, states):
         found = states_of(wrapped, inputs)
     assert_same(found, expected, inputs)
@@ -422,9 +412,7 @@ def test_gates_mix_the_levels_by_layer() -> None:
     for layer in range(3):
         weight, bias = (w[3 * layer : 3 * layer + 3] for w in (prefix.gate.weight, prefix.gate.bias))
         scores = pooled.flatten(1) @ weight.T + bias
-        torch.testing.assert_close(
-            gates[:, layer], torch.where(scores > 0, scores, 0.01 * scores).softmax(-1)
-        )
+        torch.testing.assert_close(gates[:, layer], torch.where(scores > 0, scores, 0.01 * scores).softmax(-1))
     torch.testing.assert_close(gates.sum(-1), torch.ones(2, 3))
     assert (gates[:, 0] - gates[:, 1]).abs().max() > 1e-3
     states = prefix(features, present)

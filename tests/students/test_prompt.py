@@ -19,13 +19,9 @@ def test_equals_the_definition() -> None:
     prompt, embeddings, mask = build()
     words = F.layer_norm(embeddings[1, :3], (32,))
     weight, bias = prompt.attention.in_proj_weight, prompt.attention.in_proj_bias
-    q, k, v = (
-        x @ weight[i : i + 32].T + bias[i : i + 32]
-        for i, x in ((0, prompt.vectors), (32, words), (64, words))
-    )
+    q, k, v = (x @ weight[i : i + 32].T + bias[i : i + 32] for i, x in ((0, prompt.vectors), (32, words), (64, words)))
     heads = [
-        torch.softmax(q[:, s] @ k[:, s].T / 8**0.5, -1) @ v[:, s]
-        for s in (slice(h, h + 8) for h in range(0, 32, 8))
+        torch.softmax(q[:, s] @ k[:, s].T / 8**0.5, -1) @ v[:, s] for s in (slice(h, h + 8) for h in range(0, 32, 8))
     ]
     mixed = F.layer_norm(prompt.vectors + prompt.attention.out_proj(torch.cat(heads, -1)), (32,))
     expected = (mixed + prompt.feed_forward(mixed)) * embeddings[1, :3].square().mean().sqrt()

@@ -1,0 +1,218 @@
+"""What `magister evaluate` does: judge a student or a teacher, and write that as text, JSON, HTML or record."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..eval import record, report, score
+from ..tasks import TASKS, readers
+from ..tasks.task import DataFault
+from . import origin
+from .recipe import Recipe
+
+#: So many examples are shown on the HTML page.
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A system's scores on a split, and everything its record and its report say beside them.
+
+    Attributes:
+        system, variant, seed, backbone, command, notes: as `eval.record.ResultRecord` has them.
+        dataset: the data set's name; another split than ``test`` stands behind it.
+        examples, answers: what was asked and what came back (None: no answer).
+        trained_on: training examples, 0 for a teacher.
+        counts: what was given up on the way.
+        seconds: wall clock of training (a student) or of answering (a teacher).
+        seconds_per_1000: wall clock of answering, per 1,000 examples.
+    """
+
+    scores: score.Scores
+    task: str
+    dataset: str
+    system: str
+    variant: str
+    examples: tuple[Any, ...]
+    answers: tuple[Any, ...]
+    backbone: str
+    command: str
+    seed: int = 0
+    trained_on: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    seconds_per_1000: float = 0.0
+    revision: str = ""
+    notes: str = ""
+
+
+def student(run: Path, task: str, data: str, split: str = "test", limit: int | None = None) -> Judgement:
+    """Judge a run's best student; side texts and knowledge are joined as in its recipe.
+
+    A split without a predefined test set, and the metric's options, are said in the protocol.
+    """
+    from . import data as loading
+    from . import evaluate
+
+    recipe = evaluate.recipe_of(run)
+    if recipe.task != task:
+        raise DataFault(str(run), f"was trained for {recipe.task}, not for {task}")
+    examples = tuple(loading.examples_of(recipe, split, data))[:limit]
+    made, view = evaluate.load(run)
+    options: dict[str, Any] = {}
+    if task == "attributes":
+        options["train"] = loading.load(recipe).train
+    found = evaluate.evaluate(made, examples, task, view, recipe.precision, 2 * recipe.batch_size, **options)
+    about = json.loads((run / "origin.json").read_text(encoding="utf-8"))
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return Judgement(
+        scores=found.scores,
+        task=task,
+        dataset=data if split == "test" else f"{data} ({split})",
+        system=recipe.student,
+        variant=variant(recipe),
+        examples=examples,
+        answers=tuple(found.answers),
+        backbone=backbone(recipe),
+        command=about["sittings"][0]["command"],
+        seed=recipe.seed,
+        trained_on=about["counts"]["train"],
+        counts={**found.counts, **{f"training_{k}": v for k, v in result["counts"].items()}},
+        seconds=round(result["seconds"], 1),
+        seconds_per_1000=round(found.seconds_per_1000, 2),
+        revision=about["sittings"][-1]["revision"],
+        notes=f"{found.seconds_per_1000:.1f} s per 1,000 answers; best of {recipe.epochs} epochs on validation",
+    )
+
+
+def teacher(
+    spec: str, task: str, data: str, split: str = "test", prompt: str = "few_shot", limit: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Judgement:  # fmt: skip
+    """Ask a teacher about a split and judge its answers; no answer counts as wrong and is counted by its fault."""
+    from ..prompts.library import find
+    from ..teachers.ask import ask
+    from ..teachers.describe import Describer
+    from ..teachers.spec import teacher as of_spec
+
+    dataset = readers.read(data)
+    if dataset.task != task:
+        raise DataFault(data, f"is data for {dataset.task}, not for {task}")
+    examples = dataset.split(split)[:limit]
+    shown = "demonstrations" in find(prompt if "/" in prompt else f"{task}/{prompt}").takes
+    engine = of_spec(spec)
+    describe = None if engine.sees_images else Describer().describe
+    started, answers, faults = time.monotonic(), [], Counter[str]()
+    try:
+        pool = dataset.split("train") if shown else ()
+        for n, said in enumerate(
+            ask(engine, TASKS[task], examples, dataset.schema, prompt, pool, describe=describe), 1
+        ):
+            answers.append(said.answer)
+            faults.update([said.fault] if said.fault else [])
+            if n % 50 == 0:
+                say(f"{n:,} of {len(examples):,} asked")
+    finally:
+        engine.close()
+    seconds = time.monotonic() - started
+    return Judgement(
+        scores=score.score(task, examples, answers),
+        task=task,
+        dataset=data if split == "test" else f"{data} ({split})",
+        system=spec,
+        variant=prompt,
+        examples=tuple(examples),
+        answers=tuple(answers),
+        backbone=spec,
+        command=origin.command(),
+        counts=dict(faults),
+        seconds=round(seconds, 1),
+        seconds_per_1000=round(1000 * seconds / len(examples), 2),
+        revision=origin.revision(),
+        notes=f"{len(examples)} examples of {split}",
+    )
+
+
+def variant(recipe: Recipe) -> str:
+    """What a run reads and learns from, in words: ``text + knowledge``, ``text, prompt_distillation``."""
+    reads = [*(["text"] if recipe.text else []), *recipe.context, *(["image"] if recipe.images else [])]
+    parts = [" + ".join(reads)]
+    if recipe.objective != "gold":
+        parts.append(recipe.objective)
+    if recipe.teacher_run:
+        parts.append("finished teacher")
+    if recipe.extra_data:
+        parts.append("unlabelled " + " + ".join(recipe.extra_data))
+    return ", ".join(parts)
+
+
+def backbone(recipe: Recipe) -> str:
+    """The pretrained parts of a run and how they are tuned."""
+    tuned = f"LoRA r={recipe.lora_rank}" if recipe.lora_rank else "all weights"
+    sees = f" + {recipe.image_encoder} (frozen)" if recipe.images and recipe.image_encoder else ""
+    return f"{recipe.backbone} ({tuned}){sees}"
+
+
+def text(judged: Judgement) -> str:
+    """The scores as a few lines for a terminal."""
+    lines = [f"{judged.system} ({judged.variant}) on {judged.dataset}, {len(judged.examples):,} examples"]
+    lines += [f"  {name:<16} {report.percent(metric)}" for name, metric in judged.scores.metrics.items()]
+    lines += [
+        f"  {row.name:<16} {report.percent(row.f1)}  gold {row.gold:,}" for row in judged.scores.by_type[:12]
+    ]
+    counts = {**judged.scores.counts, **judged.counts}
+    lines.append("  " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    return "\n".join([*lines, f"  protocol: {judged.scores.protocol}"])
+
+
+def write_json(judged: Judgement, path: Path) -> Path:
+    """Scores, per-example sums included, as JSON (`eval.score.read` reads them)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(judged.scores.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def write_html(judged: Judgement, path: Path) -> Path:
+    """One self-contained page: plots, tables and the first examples with their answers."""
+    name = f"{judged.system} ({judged.variant})"
+    cards = tuple(
+        report.card(judged.task, example, {name: answer})  # type: ignore[arg-type]
+        for example, answer in list(zip(judged.examples, judged.answers, strict=True))[:SHOWN]
+    )
+    sections = [*report.score_sections(judged.scores), report.Examples("examples", cards)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report.html_report(f"{name} on {judged.dataset}", sections), encoding="utf-8")
+    return path
+
+
+def write_record(judged: Judgement, folder: Path) -> Path:
+    """The result record that `magister report` renders."""
+    name = record.slug(
+        judged.dataset, judged.system, judged.variant, judged.trained_on or "asked", f"seed{judged.seed}"
+    )
+    made = record.ResultRecord(
+        name=name,
+        task=judged.task,
+        dataset=judged.dataset,
+        system=judged.system,
+        variant=judged.variant,
+        seed=judged.seed,
+        command=judged.command,
+        revision=judged.revision,
+        backbone=judged.backbone,
+        protocol=judged.scores.protocol,
+        metrics=record.measures(judged.scores),
+        counts={**judged.scores.counts, **judged.counts},
+        examples={"train": judged.trained_on, "test": len(judged.examples)},
+        seconds=judged.seconds,
+        date=datetime.date.today().isoformat(),
+        notes=judged.notes,
+    )
+    return record.write(made, folder)
