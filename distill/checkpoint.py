@@ -39,8 +39,7 @@ class Claim:
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise RunFault(
-                f"output folder {folder} is in use by process {holder}: wait for it, "
-                "or give another output=FOLDER"
+                f"output folder {folder} is in use by process {holder}: wait for it, or give another output=FOLDER"
             ) from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
@@ -68,9 +67,7 @@ def same_recipe(folder: Path, recipe: Recipe) -> None:
     before = yaml.safe_load(path.read_text(encoding="utf-8"))
     now = yaml.safe_load(dump(recipe))
     changed = [
-        f"{k}: {before.get(k)} there, {now.get(k)} now"
-        for k in {**before, **now}
-        if before.get(k) != now.get(k)
+        f"{k}: {before.get(k)} there, {now.get(k)} now" for k in {**before, **now} if before.get(k) != now.get(k)
     ]
     if changed:
         raise RunFault(
@@ -125,9 +122,7 @@ def recover(final: Path) -> None:
     shutil.rmtree(final.with_name(final.name + ".tmp"), ignore_errors=True)
 
 
-def save(
-    folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-) -> None:
+def save(folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Write the trained tensors, the optimiser and the position of a run (JSON) into a folder."""
     optimised = optimizer.state_dict()
     moments = {f"{i}.{k}": v for i, s in optimised["state"].items() for k, v in s.items()}
@@ -189,9 +184,7 @@ def load_random(path: Path) -> None:
     gauss = tensors["python_gauss"].tolist()
     random.setstate((3, tuple(tensors["python"].tolist()), gauss[0] if gauss else None))
     position, has_gauss, cached = tensors["numpy_rest"].tolist()
-    np.random.set_state(
-        ("MT19937", tensors["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), cached)
-    )
+    np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), cached))
     cuda = [tensors[f"cuda.{i}"] for i in range(sum(k.startswith("cuda.") for k in tensors))]
     if cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(cuda)

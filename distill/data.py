@@ -51,18 +51,18 @@ def load(recipe: Recipe) -> Data:
     texts = corpus.texts(find(recipe.knowledge), recipe.knowledge_prompt) if recipe.knowledge else {}
     for name, examples in splits.items():
         if recipe.knowledge and examples:
-            splits[name], counts[f"{name}_without_knowledge"] = batches.join(
-                examples, texts, recipe.knowledge
-            )
+            splits[name], counts[f"{name}_without_knowledge"] = batches.join(examples, texts, recipe.knowledge)
         counts[name] = len(examples)
+    for name in ("train", "valid"):
+        if not splits[name]:
+            refused = f"; {len(dataset.faults)} rows were refused, the first: {dataset.faults[0]}"
+            raise DataFault(recipe.data, f"its {name} split has no examples{refused if dataset.faults else ''}")
     extra, more = _extra(recipe, [*splits["valid"], *splits["test"]])
     return Data(dataset.schema, splits["train"], splits["valid"], splits["test"], extra, {**counts, **more})
 
 
-def examples_of(
-    recipe: Recipe, split: str, spec: str | None = None, knowledge: str | None = None
-) -> tuple[Any, ...]:
-    """A split to evaluate on: of the recipe's own data as it was trained, or of another set (with its knowledge)."""
+def examples_of(recipe: Recipe, split: str, spec: str | None = None, knowledge: str | None = None) -> tuple[Any, ...]:
+    """A split to evaluate on: of the recipe's own data, or of another set ``spec`` with its ``knowledge``."""
     if spec in (None, recipe.data) and split in (recipe.valid_split, recipe.test_split):
         sets = load(recipe)
         examples = sets.valid if split == recipe.valid_split else sets.test
@@ -95,8 +95,7 @@ def _train_and_valid(dataset: Dataset, recipe: Recipe) -> tuple[Sequence[Any], S
         raise DataFault(
             dataset.name,
             f"has no split {recipe.valid_split!r}",
-            "set valid_fraction to split it off train, or valid_split to one of: "
-            + ", ".join(dataset.splits),
+            "set valid_fraction to split it off train, or valid_split to one of: " + ", ".join(dataset.splits),
         )
     return batches.split_off(train, recipe.valid_fraction, recipe.seed)
 
@@ -111,6 +110,7 @@ def _extra(recipe: Recipe, held_out: Sequence[Any]) -> tuple[tuple[Any, ...], Co
         texts = corpus.texts(find(knowledge), recipe.knowledge_prompt)
         examples, _ = batches.join(readers.read(spec).split("train"), texts, knowledge)
         known = tuple(e for e in examples if "knowledge" in e.context)
+        known = batches.subset(known, 1.0, recipe.extra_limit)
         clean, duplicates = batches.without_duplicates(batches.without_gold(known), held_out)
         kept += [e.model_copy(update={"id": f"{spec}:{e.id}"}) for e in clean]
         counts.update(

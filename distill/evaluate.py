@@ -93,9 +93,7 @@ def evaluate_run(
     recipe = recipe_of(run)
     student, own = load(run)
     examples = data.examples_of(recipe, split, spec, knowledge)
-    return evaluate(
-        student, examples, recipe.task, view or own, recipe.precision, 2 * recipe.batch_size, **options
-    )
+    return evaluate(student, examples, recipe.task, view or own, recipe.precision, 2 * recipe.batch_size, **options)
 
 
 def primary(task: str, examples: Sequence[Any], answers: Sequence[Any]) -> float:

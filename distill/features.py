@@ -108,10 +108,7 @@ class FeatureStore:
     @torch.no_grad()
     def _add(self, images: dict[str, Image]) -> None:
         with np.errstate(over="ignore"):
-            encoded = [
-                t.cpu().float().numpy().astype(np.float16)
-                for t in self._encoder.encode(list(images.values()))
-            ]
+            encoded = [t.cpu().float().numpy().astype(np.float16) for t in self._encoder.encode(list(images.values()))]
         if not all(np.isfinite(depth).all() for depth in encoded):
             raise ValueError(
                 f"the image encoder {self._encoder.identity()} gives numbers that are none, or over 65,504"
@@ -167,7 +164,7 @@ class FeatureStore:
 def attach(
     student: Any, images: Sequence[Image] = (), said: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
-    """Let a student that sees read its pictures' features from the user's cache; encode ``images`` that are new.
+    """Let a student that sees read its pictures' features from the user's cache; encode new ``images``.
 
     Returns what `FeatureStore.fill` counts. A student that has no image encoder is left alone.
     """

@@ -164,9 +164,7 @@ def text(judged: Judgement) -> str:
     """The scores as a few lines for a terminal."""
     lines = [f"{judged.system} ({judged.variant}) on {judged.dataset}, {len(judged.examples):,} examples"]
     lines += [f"  {name:<16} {report.percent(metric)}" for name, metric in judged.scores.metrics.items()]
-    lines += [
-        f"  {row.name:<16} {report.percent(row.f1)}  gold {row.gold:,}" for row in judged.scores.by_type[:12]
-    ]
+    lines += [f"  {row.name:<16} {report.percent(row.f1)}  gold {row.gold:,}" for row in judged.scores.by_type[:12]]
     counts = {**judged.scores.counts, **judged.counts}
     lines.append("  " + ", ".join(f"{name} {n:,}" for name, n in counts.items()))
     return "\n".join([*lines, f"  protocol: {judged.scores.protocol}"])

@@ -193,15 +193,11 @@ def posteriors(student: Any, batch: Batch, output: Output, temperature: float) -
         mask = torch.zeros(logs.shape[:2], dtype=torch.bool, device=logs.device)
         mask[owners, places] = True
         return logs, mask
-    raise TypeError(
-        f"distillation compares a tagging or a ranking head; this student has: {', '.join(output.scores)}"
-    )
+    raise TypeError(f"distillation compares a tagging or a ranking head; this student has: {', '.join(output.scores)}")
 
 
 @torch.no_grad()
-def stored(
-    teacher: Any, examples: Sequence[Any], view: View, temperature: float, size: int
-) -> dict[str, Tensor]:
+def stored(teacher: Any, examples: Sequence[Any], view: View, temperature: float, size: int) -> dict[str, Tensor]:
     """A finished teacher's log posteriors ``[positions, labels]`` by example id, dropout off."""
     teacher.eval()
     found: dict[str, Tensor] = {}

@@ -30,9 +30,7 @@ def write(path: Path, recipe: Recipe, counts: dict[str, int]) -> None:
     """Write the origin of a run beside its recipe; a sitting that goes on adds itself."""
     sittings = json.loads(path.read_text())["sittings"] if path.exists() else []
     sittings.append({"command": command(), "revision": revision(), "packages": packages()})
-    checkpoint.write(
-        path, json.dumps({"counts": counts, "seed": recipe.seed, "sittings": sittings}, indent=1).encode()
-    )
+    checkpoint.write(path, json.dumps({"counts": counts, "seed": recipe.seed, "sittings": sittings}, indent=1).encode())
 
 
 def command() -> str:
@@ -64,9 +62,7 @@ def packages() -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     here = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10
-        )
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -45,9 +45,7 @@ class Bar:
     def advance(self, losses: dict[str, float], epoch: int) -> None:
         """One step more, with its losses."""
         self._done += 1
-        text = f"epoch {epoch + 1}  " + "  ".join(
-            f"{k} {v:.3f}" for k, v in losses.items() if k != "gradient_norm"
-        )
+        text = f"epoch {epoch + 1}  " + "  ".join(f"{k} {v:.3f}" for k, v in losses.items() if k != "gradient_norm")
         if self._live is not None and self._task is not None:
             self._live.update(self._task, advance=1, description=text)
         elif self._done % max(1, self._total // 10) == 0:

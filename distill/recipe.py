@@ -48,9 +48,7 @@ class Recipe(BaseModel):
 
     # The data.
     data: str
-    train_split: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = (
-        "train",
-    )
+    train_split: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ("train",)
     valid_split: str = "valid"
     test_split: str = "test"
     valid_fraction: float | None = Field(None, gt=0, lt=1)
@@ -65,6 +63,7 @@ class Recipe(BaseModel):
     knowledge_prompt: str | None = None
     extra_data: tuple[str, ...] = ()
     extra_knowledge: tuple[str, ...] = ()
+    extra_limit: int | None = Field(None, ge=1, description="examples taken of each extra set")
 
     # What is learned from.
     objective: Literal["gold", "two_prefix", "prompt_distillation", "queries"] = "gold"
@@ -231,9 +230,7 @@ def locate(name: str | Path) -> Path:
     if wanted in shipped:
         return shipped[wanted]
     near = difflib.get_close_matches(wanted, shipped, n=1) or sorted(shipped)
-    raise RecipeFault(
-        str(name), [f"there is no such file, and no such shipped recipe; there is {', '.join(near)}"]
-    )
+    raise RecipeFault(str(name), [f"there is no such file, and no such shipped recipe; there is {', '.join(near)}"])
 
 
 def check(

@@ -4,6 +4,7 @@ stop.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -60,9 +61,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student, self.recipe, self.teacher = student, recipe, teacher
 
-    def forward(
-        self, examples: list[Any], beta: float
-    ) -> tuple[Tensor, float, dict[str, Tensor], Counter[str]]:
+    def forward(self, examples: list[Any], beta: float) -> tuple[Tensor, float, dict[str, Tensor], Counter[str]]:
         """The loss, how many units it is the mean of, its parts and the counts."""
         loss = objectives.compute(self.student, examples, self.recipe, beta, self.teacher)
         return loss.total, loss.weight, loss.parts, loss.counts
@@ -83,7 +82,8 @@ def train(recipe: Recipe) -> Path:
     recipe = check(recipe.model_dump())
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else several processes without one would not find each other
+        # Without it, several processes on a machine without a GPU would not find each other.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -96,6 +96,13 @@ def train(recipe: Recipe) -> Path:
             say.line(f"{folder} is finished already: nothing to do")
             return folder
         return _run(recipe, folder, accelerator, say)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunFault(
+            f"no room left on the disk of {folder}; the checkpoint there is intact. Make room and give the same "
+            "command again"
+        ) from error
     finally:
         if claim:
             claim.release()
@@ -130,9 +137,7 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
     rates = [group["lr"] for group in optimizer.param_groups]
     objective = Objective(student, recipe, teacher)
     trainable = [p for p in student.parameters() if p.requires_grad]
-    say.line(
-        f"student: {sum(map(torch.numel, trainable)):,} trainable weights; {total:,} steps of {size} examples"
-    )
+    say.line(f"student: {sum(map(torch.numel, trainable)):,} trainable weights; {total:,} steps of {size} examples")
 
     # Where an earlier sitting left off; seeds of this process otherwise.
     position = Position()
@@ -185,15 +190,10 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
                     "the same command goes on from there"
                 )
     if main:
-        say.line(
-            "counts: "
-            + (", ".join(f"{k} {v:,}" for k, v in sorted(counts.items()) if v) or "nothing given up")
-        )
+        say.line("counts: " + (", ".join(f"{k} {v:,}" for k, v in sorted(counts.items()) if v) or "nothing given up"))
         result = {**asdict(position), "steps": position.step, "counts": dict(counts)}
         checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
-        say.line(
-            f"best validation score {position.best:.4f} at step {position.best_step:,}: {folder / 'best'}"
-        )
+        say.line(f"best validation score {position.best:.4f} at step {position.best_step:,}: {folder / 'best'}")
     accelerator.wait_for_everyone()
     return folder
 
@@ -266,9 +266,7 @@ def _validate(
     score = 0.0
     if accelerator.is_main_process:
         with accelerator.autocast():
-            answers = student.predict(
-                examples, objectives.text_view(recipe), batch_size=2 * recipe.batch_size
-            )
+            answers = student.predict(examples, objectives.text_view(recipe), batch_size=2 * recipe.batch_size)
         score = evaluate.primary(recipe.task, examples, answers)
     score = _from_main(score, accelerator)
     better = score > position.best
@@ -284,9 +282,7 @@ def _validate(
     return bool(recipe.patience and position.worse >= recipe.patience)
 
 
-def _save_last(
-    folder: Path, student: nn.Module, optimizer: Any, position: Position, accelerator: Accelerator
-) -> None:
+def _save_last(folder: Path, student: nn.Module, optimizer: Any, position: Position, accelerator: Accelerator) -> None:
     """Write ``last/``: what exact resume needs. Every process adds its random state."""
     random_file = f"random-{accelerator.process_index}.safetensors"
     waiting = folder / f"waiting-{random_file}"
@@ -307,9 +303,7 @@ def build(recipe: Recipe, schema: Any) -> Any:
     """A new student of the recipe, its heads made for the schema."""
     from ..students.unified import Unified, UnifiedConfig
 
-    shared = {
-        name: getattr(recipe, name) for name in UnifiedConfig.model_fields if name in Recipe.model_fields
-    }
+    shared = {name: getattr(recipe, name) for name in UnifiedConfig.model_fields if name in Recipe.model_fields}
     two_prefix = recipe.objective == "two_prefix"
     config = UnifiedConfig(**shared, view=objectives.text_view(recipe), two_prefix=two_prefix)
     return Unified.create(config, {recipe.task: schema})
@@ -375,9 +369,7 @@ def _reads(recipe: Recipe) -> tuple[str, ...]:
 
 def _evaluation_due(step: int, per_epoch: int, recipe: Recipe) -> bool:
     within = (step - 1) % per_epoch + 1
-    return within in {
-        round(per_epoch * (i + 1) / recipe.evals_per_epoch) for i in range(recipe.evals_per_epoch)
-    }
+    return within in {round(per_epoch * (i + 1) / recipe.evals_per_epoch) for i in range(recipe.evals_per_epoch)}
 
 
 def _from_main(value: float, accelerator: Accelerator) -> float:
@@ -392,7 +384,8 @@ def _not_a_number(step: int, losses: dict[str, float], examples: list[Any], fold
     ids = ", ".join(e.id for e in examples[:4])
     return (
         f"the loss is not a number at step {step + 1:,} ({named}; examples {ids}, ...). The earlier "
-        f"checkpoint in {folder / 'last'} is intact. Lower learning_rate or head_learning_rate, or set precision=fp32"
+        f"checkpoint in {folder / 'last'} is intact. Lower learning_rate or head_learning_rate, or set "
+        "precision=fp32"
     )
 
 

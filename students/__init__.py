@@ -17,8 +17,8 @@ STUDENTS = {
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def student(name: str) -> Any:
-    """The class of that name, imported now; a `KeyError` that lists what there is, if there is none."""
+def find(name: str) -> Any:
+    """The class of a student, imported now; a `KeyError` that lists what there is, if there is none."""
     module = import_module(_path(name))
     return getattr(module, module.__name__.rpartition(".")[2].title().replace("_", ""))
 
@@ -35,7 +35,7 @@ def describe(name: str) -> str:
 def load(folder: str | Path) -> Any:
     """The student that lies in a folder, whichever it is."""
     name = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["student"]
-    return student(name).from_pretrained(folder)
+    return find(name).from_pretrained(folder)
 
 
 def _path(name: str) -> str:

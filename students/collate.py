@@ -346,6 +346,4 @@ def stack(encoder: TextEncoder, rows: Sequence[Row], owners: Sequence[int]) -> d
 
 def group(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The tensors named ``name.…``, without the name before theirs."""
-    return {
-        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
-    }
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}

@@ -30,9 +30,7 @@ class CheckpointError(ValueError):
     """A folder that holds no student, or not the one it says: which file, what is wrong, what to do."""
 
 
-def write(
-    folder: Path, name: str, student: nn.Module, encoder: TextEncoder, settings: Mapping[str, Any]
-) -> None:
+def write(folder: Path, name: str, student: nn.Module, encoder: TextEncoder, settings: Mapping[str, Any]) -> None:
     """Write a student; an existing one in that folder is written over.
 
     Args:
@@ -47,11 +45,11 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     backbone = settings["config"]["backbone"]
     if encoder.plain is encoder.model:
-        encoder.model.save_pretrained(folder / BACKBONE)  # type: ignore[operator]
+        encoder.model.save_pretrained(folder / BACKBONE)
     else:
-        for adapter in encoder.model.peft_config.values():  # type: ignore[union-attr]
+        for adapter in encoder.model.peft_config.values():
             adapter.base_model_name_or_path = backbone  # the short name: it means the same on another machine
-        encoder.model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)  # type: ignore[operator]
+        encoder.model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's template; the card is ours
     encoder.sub_tokens.tokenizer.save_pretrained(folder / TOKENIZER)
     save_file(own_state(student), folder / WEIGHTS, metadata={"format": "pt"})
@@ -81,9 +79,7 @@ def read_encoder(folder: Path, backbone: str, max_tokens: int | None) -> TextEnc
     guard()
     from peft import PeftModel
 
-    encoder.model = text.spare_casts(
-        PeftModel.from_pretrained(encoder.model, folder / ADAPTER, is_trainable=True)
-    )
+    encoder.model = text.spare_casts(PeftModel.from_pretrained(encoder.model, folder / ADAPTER, is_trainable=True))
     return encoder
 
 
@@ -95,18 +91,14 @@ def read_weights(folder: Path, student: nn.Module) -> None:
     expected = own_state(student).keys()
     if found.keys() != expected:
         wrong = sorted(found.keys() ^ expected)
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: not the weights of this config; differing: {', '.join(wrong)}"
-        )
+        raise CheckpointError(f"{folder / WEIGHTS}: not the weights of this config; differing: {', '.join(wrong)}")
     student.load_state_dict(found, strict=False)
 
 
 def own_state(student: nn.Module) -> dict[str, Tensor]:
     """A student's weights without its backbone's."""
     state = student.state_dict()
-    return {
-        key: value.detach().cpu().contiguous() for key, value in state.items() if not key.startswith(_OUTSIDE)
-    }
+    return {key: value.detach().cpu().contiguous() for key, value in state.items() if not key.startswith(_OUTSIDE)}
 
 
 def card(name: str, settings: Mapping[str, Any]) -> str:

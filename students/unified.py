@@ -69,7 +69,7 @@ class UnifiedConfig(Record):
         context_tokens: the most sub-tokens of side text in a row, or None for as many as fit.
         dropout: on the states that heads read.
         view: what it is shown when nothing is said.
-        queries: wordings by entity type or attribute; `Unified.create` adds those of `prompts.questions` that are
+        queries: the span head's wordings by entity type or attribute; `Unified.create` adds those of `prompts.questions` that are
             missing.
         span_threshold: how far a span must score above "no answer".
         two_prefix: whether it learns to explain besides to answer; texts then begin with ``predict:`` or ``explain:``.
@@ -91,7 +91,7 @@ class UnifiedConfig(Record):
     context_tokens: int | None = Field(None, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     view: View = View()
-    queries: dict[str, tuple[str, ...]] = {}
+    queries: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     span_threshold: float = 0.0
     two_prefix: bool = False
     masked_share: float = Field(0.5, gt=0, le=1)
@@ -154,9 +154,7 @@ class Unified(nn.Module):
             UnsupportedBackbone: the backbone cannot carry one of the heads.
             UnsupportedView: a head whose task has no schema.
         """
-        asked = {
-            label: texts for key, schema in schemas.items() for label, texts in questions(key, schema).items()
-        }
+        asked = {label: texts for key, schema in schemas.items() for label, texts in questions(key, schema).items()}
         config = config.model_copy(update={"queries": {**asked, **config.queries}})
         encoder = text_encoder.load(config.backbone, max_tokens=config.max_tokens)
         if config.lora_rank:
@@ -179,7 +177,7 @@ class Unified(nn.Module):
         return student.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json``, ``model.safetensors``, ``adapter/`` or ``backbone/``, ``tokenizer/``, ``README.md``."""
+        """Write ``config.json``, ``model.safetensors``, ``adapter/`` or ``backbone/``, ``tokenizer/``, a card."""
         settings = {
             "config": self.config.model_dump(mode="json"),
             "schemas": {key: schema.model_dump(mode="json") for key, schema in self.schemas.items()},
@@ -198,7 +196,7 @@ class Unified(nn.Module):
             return SpanHead(width, config.dropout, config.queries, config.span_threshold)
         if name == "ranking":
             channels = self.levels[-1][1] if self.levels else None
-            return RankingHead(width, channels, config.dropout, self.schemas["attributes"], config.queries)
+            return RankingHead(width, channels, config.dropout, self.schemas["attributes"])
         if not self.encoder.decoder:
             raise UnsupportedBackbone(
                 f"{config.backbone} is an encoder and cannot write: the head generative needs a decoder (gemma-270m)"
@@ -315,9 +313,7 @@ class Unified(nn.Module):
         tensors = {"image.present": torch.tensor([i in features for i in range(len(examples))])}
         for number, (cells, channels) in enumerate(self.levels or ()):
             blank = torch.zeros(cells, channels)
-            rows = [
-                features[i][number].float().cpu() if i in features else blank for i in range(len(examples))
-            ]
+            rows = [features[i][number].float().cpu() if i in features else blank for i in range(len(examples))]
             tensors[f"image.level{number}"] = torch.stack(rows)
         return tensors, +counts
 
@@ -365,9 +361,7 @@ class Unified(nn.Module):
         self.given_up = dict(given_up)
         return found if return_scores else [answer for answer, _ in found]
 
-    def _predict(
-        self, examples: Sequence[Any], view: View, batch_size: int
-    ) -> tuple[list[Any], Counter[str]]:
+    def _predict(self, examples: Sequence[Any], view: View, batch_size: int) -> tuple[list[Any], Counter[str]]:
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(examples)), key=lambda i: len(examples[i].text))
         answers: list[Any] = [None] * len(examples)
@@ -465,9 +459,7 @@ class _Reading:
         """Greedy continuations of rows."""
         encoder = self.student.encoder
         with self._attached(rows):
-            return encoder.generate(
-                rows["input_ids"], rows["attention_mask"], self._before(rows), max_new_tokens
-            )
+            return encoder.generate(rows["input_ids"], rows["attention_mask"], self._before(rows), max_new_tokens)
 
     def vocabulary(self, states: Tensor) -> Tensor:
         """Logits ``[N, V]`` of states ``[N, d]``: by the language model's head, or the input embeddings."""
@@ -475,14 +467,14 @@ class _Reading:
         if encoder.decoder:
             logits: Tensor = encoder.plain.get_output_embeddings()(states)
             return logits
-        return states @ encoder.embeddings.weight.T  # type: ignore[operator, union-attr]
+        return states @ encoder.embeddings.weight.T  # type: ignore[operator]
 
 
 def _answer(example: Any, found: Sequence[Found]) -> tuple[Any, Any]:
     """One example's answer and its probabilities, of what the heads found."""
     if isinstance(example, ner.Example):
         entities = sorted(
-            (pair for one in found for pair in one if not isinstance(one, dict)),
+            (pair for one in found if isinstance(one, list) for pair in one),
             key=lambda pair: (pair[0].start is None, pair[0].start or 0),
         )
         return ner.Answer(entities=tuple(e for e, _ in entities)), [score for _, score in entities]

@@ -48,9 +48,7 @@ class SubTokens:
 
     def __init__(self, tokenizer: Any) -> None:
         if not tokenizer.is_fast:
-            raise UnsupportedBackbone(
-                f"{tokenizer.name_or_path}: its tokenizer gives no offsets; a fast one does"
-            )
+            raise UnsupportedBackbone(f"{tokenizer.name_or_path}: its tokenizer gives no offsets; a fast one does")
         self.tokenizer = tokenizer
         self.first = _one_of(tokenizer.cls_token_id, tokenizer.bos_token_id)
         self.separator = _one_of(tokenizer.sep_token_id, tokenizer.eos_token_id)
@@ -93,9 +91,7 @@ class SubTokens:
         if text not in self._texts:
             if len(self._texts) >= CACHE:
                 self._texts.clear()
-            coded = self.tokenizer(
-                text, add_special_tokens=False, truncation=False, padding=False, verbose=False
-            )
+            coded = self.tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
             self._texts[text] = tuple(coded["input_ids"])
         return self._texts[text]
 
@@ -113,7 +109,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: nn.Module, tokenizer: Any, max_tokens: int | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.sub_tokens = SubTokens(tokenizer)
         config = self.plain.config
         self.decoder = is_decoder(config)
@@ -226,13 +222,12 @@ class TextEncoder(nn.Module):
             mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
         return said
 
-    def _put_before(
-        self, before: Tensor, embeddings: Tensor, inputs: dict[str, Any]
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def _put_before(self, before: Tensor, embeddings: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         (rows, length), width = before.shape[:2], embeddings.shape[1]
         if "position_ids" not in self._arguments:
             raise UnsupportedBackbone(
-                f"{self.plain.config.model_type}: takes no position_ids, so a prompt would shift the text: prompt_length=0"
+                f"{self.plain.config.model_type} takes no position_ids, so a prompt would shift the text: "
+                "set prompt_length=0"
             )
         grown = {
             name: torch.cat([value.new_full((rows, length), name == "attention_mask"), value], 1)
@@ -249,7 +244,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' sdpa attention, in fp32 where a CPU is to compute gradients.
 
-    The backward pass of torch's fused bf16 kernel is slow on a CPU: 50 ms a layer for 16 rows of 40 against 3 ms in fp32.
+    There the backward pass of torch's fused bf16 kernel is slow: 50 ms a layer for 16 rows of 40, and 3 ms in fp32.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -258,9 +253,7 @@ def attend(
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         attention_mask = attention_mask.float()
     with torch.autocast("cpu", enabled=False):
-        states, _ = sdpa_attention_forward(
-            module, query.float(), key.float(), value.float(), attention_mask, **kwargs
-        )
+        states, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **kwargs)
     return states.to(query.dtype), None
 
 
@@ -297,9 +290,7 @@ def load(name: str, tokenizer: str | Path | None = None, max_tokens: int | None 
     path = resolve(name)
     config = AutoConfig.from_pretrained(path)
     if config.is_encoder_decoder:
-        raise UnsupportedBackbone(
-            f"{name} is an encoder-decoder; take an encoder (BERT) or a decoder (Gemma, Qwen)"
-        )
+        raise UnsupportedBackbone(f"{name} is an encoder-decoder; take an encoder (BERT) or a decoder (Gemma, Qwen)")
     auto = AutoModelForCausalLM if is_decoder(config) else AutoModel
     for name_of_it in ("attention_probs_dropout_prob", "attention_dropout"):
         if getattr(config, name_of_it, 0):
@@ -313,16 +304,17 @@ def load(name: str, tokenizer: str | Path | None = None, max_tokens: int | None 
     return TextEncoder(model, AutoTokenizer.from_pretrained(tokenizer or path), max_tokens)
 
 
-def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> nn.Module:
+def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> Any:
     """The model with a LoRA adapter on every linear layer (Hu et al., 2022), everything else frozen."""
     guard()
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-    return spare_casts(get_peft_model(model, config))  # type: ignore[arg-type]
+    settings: Any = {"lora_alpha": alpha}  # a fraction will do, whatever peft's annotation says
+    config = LoraConfig(r=rank, **settings, lora_dropout=dropout, target_modules="all-linear")
+    return spare_casts(get_peft_model(model, config))
 
 
-def spare_casts(model: nn.Module) -> nn.Module:
+def spare_casts(model: Any) -> Any:
     """Stop peft's adapters from casting their inputs to fp32, which autocast would cast back: 10 % of a step."""
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):

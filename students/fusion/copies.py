@@ -1,8 +1,8 @@
 """Copies: each word also reads the states of its own repetitions in the side text.
 
-A rationale names what it explains ("Kawhi Leonard (basketball player)"). In the side text a name stands right beside its
-explanation, so the states of that copy already know it; a small encoder would need thousands of examples to learn to
-find the copy by attention. The link from word to copies is given instead, as a mean over states.
+A rationale names what it explains ("Kawhi Leonard (basketball player)"). In the side text a name stands right beside
+its explanation, so the states of that copy already know it; a small encoder would need thousands of examples to learn
+to find the copy by attention. The link from word to copies is given instead, as a mean over states.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 SHORTEST = 3
 
 
-def copies(
-    words: Sequence[Sequence[int]], side: Sequence[int], single: Sequence[bool]
-) -> list[tuple[int, int]]:
+def copies(words: Sequence[Sequence[int]], side: Sequence[int], single: Sequence[bool]) -> list[tuple[int, int]]:
     """Pairs (word, position in the side text) of every repetition, longest runs of sub-tokens first come first served.
 
     Args:
@@ -67,9 +65,9 @@ def tells(word: str, common: frozenset[str]) -> bool:
 
 #: Function words that a text and its explanation share without meaning anything by it.
 COMMON = frozenset(
-    "about after all and are because been but can could did does for from had has have her his how into its may more "
-    "most not off one our out over she such than that the their them then there these they this those was were what "
-    "when where which while who will with would you your".split()
+    "about after all and are because been but can could did does for from had has have her his how into its may "
+    "more most not off one our out over she such than that the their them then there these they this those was "
+    "were what when where which while who will with would you your".split()
 )
 
 
@@ -85,7 +83,7 @@ class CopyReader(nn.Module):
         nn.init.zeros_(self.project.weight)
 
     def forward(self, words: Tensor, copies: Tensor, mask: Tensor) -> Tensor:
-        """Words ``[B, W, d]``, the states of their copies ``[B, W, C, d]``, which there are ``[B, W, C]``: to ``[B, W, d]``."""
+        """Words ``[B, W, d]``, the states of their copies ``[B, W, C, d]``, which of these there are ``[B, W, C]``."""
         weights = mask.to(copies.dtype)
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
         return words + self.project((weights.unsqueeze(-2) @ copies).squeeze(-2))

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,9 +65,7 @@ class GenerativeHead(nn.Module):
         schema, category = self.schemas["attributes"], item.example.category
         asked = []
         for attribute in (schema.attribute(name, category) for name in item.labels):
-            asked.append(
-                attribute.name + (f" ({' | '.join(attribute.options)})" if attribute.options else "")
-            )
+            asked.append(attribute.name + (f" ({' | '.join(attribute.options)})" if attribute.options else ""))
         product = f" of this {category}" if category else ""
         return f"Give the attributes{product} as JSON, null if absent: {'; '.join(asked)}."
 
@@ -85,9 +82,7 @@ class GenerativeHead(nn.Module):
             return None
         return json.dumps(said, ensure_ascii=False)
 
-    def forward(
-        self, reading: Reading, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Mean loss over the answers' sub-tokens; no scores."""
         labels = tensors["labels"]
         if not (labels != IGNORED).any():
@@ -111,7 +106,7 @@ class GenerativeHead(nn.Module):
             parsed = parse(task, text, asked, self.schemas[task], finish)
             if isinstance(parsed, Fault):
                 counts[f"unreadable_{parsed.name}"] += 1
-                found.append([] if mentions else {name: ((), None) for name in item.labels})
+                found.append([] if mentions else dict.fromkeys(item.labels, ((), None)))
             elif mentions:
                 found.append([(entity, None) for entity in parsed.answer.entities])
             else:

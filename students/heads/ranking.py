@@ -14,7 +14,6 @@ from ...tasks.attributes import Attribute, Schema
 from ...tasks.task import DataFault
 from ..collate import Collated, Found, Item, Layout, Reading, group, pad, stack
 from ..student import View
-from .span import Queries, wording
 
 #: The scale of the cosines at the start, and its limit (as in CLIP, Radford et al., ICML 2021).
 _SCALE, _LIMIT = 1 / 0.07, 100.0
@@ -26,7 +25,8 @@ _IGNORED = -100
 class RankingHead(nn.Module):
     """Compares a product's vector with the vectors of the texts ``attribute: option``, all by the same backbone.
 
-    Vectors are means over sub-tokens. A picture's vector is added through a gate, dimension by dimension:
+    Vectors are means over sub-tokens; before a product's text stand its category and the attribute's name (its options
+    stand there for themselves, once a batch). A picture's vector is added through a gate, dimension by dimension:
     ``f = t + sigmoid(W [t; v]) * v``. An option scores ``scale * cos(f, o)``, "absent" a linear function of ``f`` that
     starts at 0.
 
@@ -35,14 +35,11 @@ class RankingHead(nn.Module):
         channels: width of the image encoder's last level, or None for a student that never sees.
         dropout: on the product's vector.
         schema: the attributes with their options.
-        queries: wordings of the question that stands before the text.
     """
 
-    def __init__(
-        self, hidden: int, channels: int | None, dropout: float, schema: Schema, queries: Queries
-    ) -> None:
+    def __init__(self, hidden: int, channels: int | None, dropout: float, schema: Schema) -> None:
         super().__init__()
-        self.schema, self.queries = schema, queries
+        self.schema = schema
         self.dropout = nn.Dropout(dropout)
         self.scale = nn.Parameter(torch.tensor(math.log(_SCALE)))
         self.absent = nn.Linear(hidden, 1)
@@ -63,7 +60,7 @@ class RankingHead(nn.Module):
             own, cut = layout.rows(
                 layout.read(example, view.text),
                 example.id,
-                question=wording(self.queries, item.labels[0], training),
+                question=f"{example.category} {item.labels[0]}".strip(),
                 sides=layout.sides(example, view),
             )
             counts += cut
@@ -71,9 +68,7 @@ class RankingHead(nn.Module):
             owners += [item.index] * len(own)
             of_item += [number] * len(own)
             attribute = self.schema.attribute(item.labels[0], example.category)
-            choices.append(
-                [options.setdefault(f"{attribute.name}: {o}", len(options)) for o in attribute.options]
-            )
+            choices.append([options.setdefault(f"{attribute.name}: {o}", len(options)) for o in attribute.options])
             targets.append(self._target(item, attribute, counts))
         tensors = stack(layout.encoder, rows, owners)
         tensors["item"] = torch.tensor(of_item)
@@ -104,9 +99,7 @@ class RankingHead(nn.Module):
             f"there are: {', '.join(attribute.options)}",
         )
 
-    def forward(
-        self, reading: Reading, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the items with gold, and ``ranking [I, O + 1]``: log probabilities of each item's options and, in
         its last column, of "absent"; ``-inf`` where an item has fewer options."""
         vectors = mean(reading.states(tensors), tensors["attention_mask"])

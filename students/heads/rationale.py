@@ -61,9 +61,7 @@ class RationaleHead(nn.Module):
                 labels.append([IGNORED] * len(row.ids) + target)
                 row = append(row, target)
             else:
-                (row,), cut = layout.rows(
-                    text, item.example.id, sides=[*sides, sub.text(said)], windowed=False
-                )
+                (row,), cut = layout.rows(text, item.example.id, sides=[*sides, sub.text(said)], windowed=False)
                 row.ids, own = self._masked(row, sub.mask, sub.separator)
                 labels.append(own)
             counts += cut
@@ -88,9 +86,7 @@ class RationaleHead(nn.Module):
             [i if at in hidden else IGNORED for at, i in enumerate(row.ids)],
         )
 
-    def forward(
-        self, reading: Reading, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Mean loss over the labelled sub-tokens; no scores."""
         labels = tensors["labels"]
         if self.decoder:

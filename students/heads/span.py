@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...tasks import ner
-from ..collate import Collated, Found, Item, Layout, Reading, Text, pad, stack
+from ..collate import Collated, Found, Item, Layout, Reading, Row, Text, pad, stack
 from ..student import View
 
 #: Spans of more units (words of a post, sub-tokens of a product's text) are not looked at.
@@ -36,12 +36,13 @@ class SpanHead(nn.Module):
         super().__init__()
         self.queries, self.threshold = queries, threshold
         self.dropout = nn.Dropout(dropout)
-        self.ends = nn.Linear(hidden, 2)
+        self.ends = nn.Linear(hidden, 2, bias=False)  # a bias would be in the null score as well
         self.pair = nn.Linear(hidden, 2 * _PAIR)
 
     def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
         """A row for each item (example and label) and window, with the places of its units and its gold spans."""
-        rows, owners, of_item, gold, learn, counts = [], [], [], [], [], Counter[str]()
+        rows: list[Row] = []
+        owners, of_item, gold, learn, counts = [], [], [], [], Counter[str]()
         for number, item in enumerate(items):
             example = item.example
             text = layout.read(example)
@@ -76,9 +77,7 @@ class SpanHead(nn.Module):
         tensors["learn"] = torch.tensor(learn)
         return tensors, counts
 
-    def forward(
-        self, reading: Reading, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the rows with gold, and ``span [R, U, U]``: each span's score above no answer, ``-inf`` where
         there is none."""
         states = self.dropout(reading.states(tensors))
@@ -130,9 +129,7 @@ class SpanHead(nn.Module):
         numbers, offsets = tensors["item"][rows].tolist(), tensors["offset"][rows].tolist()
         texts: dict[int, Text] = {}
         found = []
-        for score, number, offset, i, j in zip(
-            values, numbers, offsets, firsts.tolist(), lasts.tolist(), strict=True
-        ):
+        for score, number, offset, i, j in zip(values, numbers, offsets, firsts.tolist(), lasts.tolist(), strict=True):
             item = items[number]
             if item.index not in texts:
                 texts[item.index] = layout.read(item.example)

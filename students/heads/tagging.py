@@ -39,7 +39,8 @@ class TaggingHead(nn.Module):
 
     def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
         """Rows of some texts, where to find the state of each word, and the gold tags of those that have gold."""
-        rows, owners, at, tags, counts = [], [], [], [], Counter[str]()
+        rows: list[Row] = []
+        owners, at, tags, counts = [], [], [], Counter[str]()
         repeated: list[list[list[int]]] = []
         for item in items:
             text = layout.read(item.example)
@@ -47,9 +48,7 @@ class TaggingHead(nn.Module):
                 raise DataFault(f"example {item.example.id}", "its text has no words", "leave it out")
             own, cut = layout.rows(text, item.example.id, sides=layout.sides(item.example, view))
             counts += cut
-            at.append(
-                [place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))]
-            )
+            at.append([place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))])
             rows += own
             owners += [item.index] * len(own)
             if self.copies is not None:
@@ -67,9 +66,7 @@ class TaggingHead(nn.Module):
         tensors["gold"] = torch.tensor([item.example.gold is not None for item in items])
         return tensors, counts
 
-    def forward(
-        self, reading: Reading, tensors: dict[str, Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the texts with gold, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
         states = reading.states(tensors)
         words = states[tensors["word_row"], tensors["word_at"]]
@@ -114,9 +111,7 @@ class TaggingHead(nn.Module):
         return [spans_of([self.tags[t] for t in path]) for path in self.crf.viterbi(emissions, mask, allowed)]
 
     @torch.no_grad()
-    def confidence(
-        self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]
-    ) -> list[list[float]]:
+    def confidence(self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]) -> list[list[float]]:
         """For each span the smallest posterior among its words' tags."""
         posterior = self.crf.marginals(emissions, mask).exp().cpu()
         found = []
@@ -175,12 +170,9 @@ def tags_of(
     for entity in example.gold.entities if example.gold else ():
         if f"B-{entity.type}" not in tags:
             known = ", ".join(t[2:] for t in tags if t.startswith("B-"))
-            raise DataFault(
-                f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}"
-            )
-        assert (
-            entity.start is not None and entity.end is not None
-        )  # asked of every gold entity by `ner.Example`
+            raise DataFault(f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}")
+        assert entity.start is not None  # `ner.Example` sees to both
+        assert entity.end is not None
         inside = [w for w, (a, b) in enumerate(spans) if a < entity.end and entity.start < b]
         if not inside or any(found[w] for w in inside):
             counts["entities_overlapping" if inside else "entities_without_word"] += 1

@@ -45,10 +45,7 @@ def example(number: int, words: list[str]) -> ner.Example:
 def examples(count: int, seed: int = 0) -> list[ner.Example]:
     """Random sentences of 3 to 14 words."""
     rng = random.Random(seed)
-    return [
-        example(seed * 1000 + i, rng.choices(PEOPLE + PLACES + OTHER, k=rng.randint(3, 14)))
-        for i in range(count)
-    ]
+    return [example(seed * 1000 + i, rng.choices(PEOPLE + PLACES + OTHER, k=rng.randint(3, 14))) for i in range(count)]
 
 
 @pytest.fixture(scope="session")

@@ -33,11 +33,7 @@ def test_split_off_is_disjoint_and_depends_on_the_seed() -> None:
     assert len(part) == 10
     assert not {e.id for e in rest} & {e.id for e in part}
     assert len(rest) == 30
-    assert (
-        part
-        == batches.split_off(examples(40), 0.25, seed=3)[1]
-        != batches.split_off(examples(40), 0.25, seed=4)[1]
-    )
+    assert part == batches.split_off(examples(40), 0.25, seed=3)[1] != batches.split_off(examples(40), 0.25, seed=4)[1]
 
 
 def test_join_counts_what_is_missing_and_refuses_other_data() -> None:
@@ -51,9 +47,7 @@ def test_join_counts_what_is_missing_and_refuses_other_data() -> None:
 def test_near_duplicates_are_found_under_case_links_and_marks() -> None:
     extra = examples(4, seed=5)
     reposted = f"RT @ someone : {extra[2].text.upper()} ! http : / / t . co / a1"
-    kept, dropped = batches.without_duplicates(
-        extra, [extra[0].model_copy(update={"text": reposted, "words": ()})]
-    )
+    kept, dropped = batches.without_duplicates(extra, [extra[0].model_copy(update={"text": reposted, "words": ()})])
     assert dropped == 1
     assert [e.id for e in kept] == [e.id for e in extra if e is not extra[2]]
 

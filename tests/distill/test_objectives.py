@@ -25,9 +25,7 @@ def logs(*shape: int, seed: int = 0) -> Tensor:
 def test_divergence_is_that_of_torch_and_0_for_equal_views() -> None:
     teacher, student = logs(3, 4, K), logs(3, 4, K, seed=1)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()
-    expected = torch.nn.functional.kl_div(
-        student[mask], teacher[mask], log_target=True, reduction="batchmean"
-    )
+    expected = torch.nn.functional.kl_div(student[mask], teacher[mask], log_target=True, reduction="batchmean")
     assert objectives.divergence(teacher, student, mask, 3.0) == pytest.approx(9 * expected.item(), rel=1e-5)
     assert objectives.divergence(teacher, teacher, mask, 3.0).item() == pytest.approx(0, abs=1e-6)
 

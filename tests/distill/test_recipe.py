@@ -45,9 +45,7 @@ def test_five_mistakes_are_all_reported_with_their_places(tmp_path: Path) -> Non
 
 def test_overrides_are_yaml_and_their_mistakes_are_named(tmp_path: Path) -> None:
     path = written(tmp_path, "task: ner\ndata: twitter2017\nknowledge: k.jsonl\n")
-    made = read(
-        path, ["context=[caption, knowledge]", "learning_rate=1e-4", "word_shapes=true", "patience=2"]
-    )
+    made = read(path, ["context=[caption, knowledge]", "learning_rate=1e-4", "word_shapes=true", "patience=2"])
     assert made.context == ("caption", "knowledge")
     assert made.learning_rate == 1e-4
     assert made.word_shapes is True
@@ -108,9 +106,7 @@ def test_every_shipped_recipe_is_valid_and_says_how_it_is_run(path: Path) -> Non
     made = read(path)
     assert made.task == path.parent.name
     head = path.read_text().split("\n\n")[0]
-    assert f"#   magister distill {path.parent.name}/{path.name}" in head, (
-        "no launch line in its head comment"
-    )
+    assert f"#   magister distill {path.parent.name}/{path.name}" in head, "no launch line in its head comment"
     for line in path.read_text().splitlines():
         if line.startswith("#   magister distill"):
             read(path, line.split("#")[1].split()[3:])

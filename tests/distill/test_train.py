@@ -152,9 +152,7 @@ def test_killed_and_interrupted_runs_go_on_with_the_same_losses(recipe: Recipe, 
     said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert f"going on from step {stands_at}" in said
-    assert re.search(
-        r"Interrupted: .*step \d+ of 60 is saved in .*; the same command goes on from there", said
-    )
+    assert re.search(r"Interrupted: .*step \d+ of 60 is saved in .*; the same command goes on from there", said)
 
     train.train(recipe.model_copy(update={"output": str(run)}))
     assert losses(run) == losses(whole), "not one loss differs"
@@ -200,25 +198,19 @@ def test_a_loss_that_is_no_number_stops_the_run(recipe: Recipe, monkeypatch: pyt
         train.train(recipe)
     last = Path(recipe.output) / "last"
     assert json.loads((last / "state.json").read_text())["step"] == 6
-    assert all(
-        t.isfinite().all() for t in checkpoint.tensors_of((last / "model.safetensors").read_bytes()).values()
-    )
+    assert all(t.isfinite().all() for t in checkpoint.tensors_of((last / "model.safetensors").read_bytes()).values())
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
     """A limit on file sizes makes the system refuse the write in the middle, as a full disk does."""
     folder = tmp_path / "last"
-    checkpoint.replace_folder(
-        folder, lambda into: (into / "a").write_bytes(b"first") and None, "the checkpoint"
-    )
+    checkpoint.replace_folder(folder, lambda into: (into / "a").write_bytes(b"first") and None, "the checkpoint")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(RunFault, match=r"could not be written .*last is intact.*Make room"):
-            checkpoint.replace_folder(
-                folder, lambda into: (into / "a").write_bytes(bytes(99_999)) and None, "it"
-            )
+            checkpoint.replace_folder(folder, lambda into: (into / "a").write_bytes(bytes(99_999)) and None, "it")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
@@ -283,10 +275,7 @@ def test_two_processes_are_one_with_a_double_batch(
     assert first.keys() == second.keys()
     for step in first:
         assert first[step] == pytest.approx(second[step], rel=1e-4), said
-    ends = [
-        checkpoint.tensors_of((f / "last" / "model.safetensors").read_bytes())
-        for f in (one, tmp_path / "two")
-    ]
+    ends = [checkpoint.tensors_of((f / "last" / "model.safetensors").read_bytes()) for f in (one, tmp_path / "two")]
     assert all(torch.allclose(ends[0][k], ends[1][k], atol=1e-4) for k in ends[0])
 
 
@@ -327,9 +316,7 @@ def test_distillation_trains_the_text_branch(
     shared = {**settings, "knowledge": str(corpus / "knowledge.jsonl.gz")}
     changes: dict[str, Any] = {"prompt_length": 2}
     if offline:
-        teacher = train.train(
-            check({**shared, "context": ["knowledge"], "output": str(tmp_path / "teacher")})
-        )
+        teacher = train.train(check({**shared, "context": ["knowledge"], "output": str(tmp_path / "teacher")}))
         changes = {"teacher_run": str(teacher), "prompt_length": 0}
         AcceleratorState._reset_state(reset_partial_state=True)
     extra = {
@@ -343,3 +330,24 @@ def test_distillation_trains_the_text_branch(
     _, view = evaluate.load(folder)
     assert view.context == ()
     assert view.prompt == (not offline)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"objective": "two_prefix", "alpha": 0.5}, {"objective": "queries", "heads": ["span"]}]
+)
+def test_the_other_objectives_train(settings: dict[str, Any], corpus: Path, changes: dict[str, Any]) -> None:
+    knowledge = str(corpus / "knowledge.jsonl.gz")
+    folder = train.train(check({**settings, **changes, "knowledge": knowledge, "epochs": 1}))
+    first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert first.keys() >= ({"label", "rationale"} if changes["objective"] == "two_prefix" else {"span"})
+    assert (folder / "best" / "config.json").exists()
+
+
+def test_a_split_without_examples_is_refused_with_its_faults(
+    settings: dict[str, Any], corpus: Path, tmp_path: Path
+) -> None:
+    header, *lines = (corpus / "data.jsonl").read_text().splitlines()
+    rows = [line if '"valid"' not in line else line.replace('"text"', '"txt"') for line in lines]
+    (tmp_path / "spoiled.jsonl").write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(data.DataFault, match=r"its valid split has no examples; 12 rows were refused, the first: "):
+        data.load(check({**settings, "data": str(tmp_path / "spoiled.jsonl")}))

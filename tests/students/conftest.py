@@ -43,9 +43,7 @@ def bytes_tokenizer(bos: bool) -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<pad>", "<eos>", "<bos>"], initial_alphabet=alphabet
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<pad>", "<eos>", "<bos>"], initial_alphabet=alphabet)
     made.train_from_iterator(TEXTS * 3, trainer)
     names = {"pad_token": "<pad>", "eos_token": "<eos>"} | ({"bos_token": "<bos>"} if bos else {})
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=256, **names)
@@ -116,6 +114,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
         num_key_value_heads=1,
         intermediate_size=64,
         max_position_embeddings=256,
+        initializer_range=0.2,
         pad_token_id=0,
         eos_token_id=1,
     )
@@ -145,12 +144,8 @@ def product_schema() -> attributes.Schema:
 
 def post(id: str, words: str, *entities: tuple[str, str], **more: Any) -> ner.Example:
     """A post; its entities are (mention, type) pairs, each found where the mention first stands."""
-    gold = [
-        ner.Entity(text=m, type=t, start=words.index(m), end=words.index(m) + len(m)) for m, t in entities
-    ]
-    return ner.Example(
-        id=id, text=words, words=tuple(words.split(" ")), gold=ner.Answer(entities=tuple(gold)), **more
-    )
+    gold = [ner.Entity(text=m, type=t, start=words.index(m), end=words.index(m) + len(m)) for m, t in entities]
+    return ner.Example(id=id, text=words, words=tuple(words.split(" ")), gold=ner.Answer(entities=tuple(gold)), **more)
 
 
 @pytest.fixture(scope="session")
