@@ -101,17 +101,15 @@ def _train_and_valid(dataset: Dataset, recipe: Recipe) -> tuple[Sequence[Any], S
 
 
 def _extra(recipe: Recipe, held_out: Sequence[Any]) -> tuple[tuple[Any, ...], Counter[str]]:
-    """The train examples of other data sets, unlabelled, with their own knowledge, none of them held out
-    here.
-    """
+    """The train examples of other data sets, unlabelled, with their own knowledge, none of them held out."""
     kept: list[Any] = []
     counts: Counter[str] = Counter()
     for spec, knowledge in zip(recipe.extra_data, recipe.extra_knowledge, strict=True):
         texts = corpus.texts(find(knowledge), recipe.knowledge_prompt)
         examples, _ = batches.join(readers.read(spec).split("train"), texts, knowledge)
         known = tuple(e for e in examples if "knowledge" in e.context)
-        known = batches.subset(known, 1.0, recipe.extra_limit)
         clean, duplicates = batches.without_duplicates(batches.without_gold(known), held_out)
+        clean = batches.subset(clean, 1.0, recipe.extra_limit)
         kept += [e.model_copy(update={"id": f"{spec}:{e.id}"}) for e in clean]
         counts.update(
             extra=len(clean),

@@ -33,8 +33,10 @@ def describe(name: str) -> str:
 
 
 def load(folder: str | Path) -> Any:
-    """The student that lies in a folder, whichever it is."""
-    name = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["student"]
+    """The student that lies in a folder (its own, or that of the run that trained it), whichever it is."""
+    folder = Path(folder)
+    folder = folder / "best" if (folder / "best").is_dir() else folder
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["student"]
     return find(name).from_pretrained(folder)
 
 

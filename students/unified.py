@@ -69,8 +69,8 @@ class UnifiedConfig(Record):
         context_tokens: the most sub-tokens of side text in a row, or None for as many as fit.
         dropout: on the states that heads read.
         view: what it is shown when nothing is said.
-        queries: the span head's wordings by entity type or attribute; `Unified.create` adds those of `prompts.questions` that are
-            missing.
+        queries: the span head's wordings by entity type or attribute; `Unified.create` adds those of
+            `prompts.questions` that are missing.
         span_threshold: how far a span must score above "no answer".
         two_prefix: whether it learns to explain besides to answer; texts then begin with ``predict:`` or ``explain:``.
         masked_share: how much of an explanation an encoder has to fill in.
