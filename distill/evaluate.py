@@ -1,8 +1,7 @@
-"""Judging a student on a split, and the record of it."""
+"""A student's answers on a split, and what they score."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 
 from ..eval import score as scoring
 from ..students.student import View
-from . import checkpoint, data, features, origin
+from . import checkpoint, data, features
 from .recipe import Recipe, read
 
 
@@ -99,46 +98,3 @@ def evaluate_run(
 def primary(task: str, examples: Sequence[Any], answers: Sequence[Any]) -> float:
     """The metric by which checkpoints are chosen, without intervals."""
     return scoring.score(task, examples, answers, resamples=1).value
-
-
-def record(
-    path: str | Path, run: str | Path, evaluation: Evaluation, split: str = "test", **more: Any
-) -> dict[str, Any]:
-    """Write what the results table is made of: how the figure came about, and the figure.
-
-    ``more`` is added as it is. The run's own seconds and step come from its ``result.json``.
-    """
-    recipe, run = recipe_of(run), Path(run)
-    about = json.loads((run / "origin.json").read_text())
-    result = json.loads((run / "result.json").read_text())
-    written = {
-        "name": Path(path).stem,
-        "task": recipe.task,
-        "data": recipe.data,
-        "split": split,
-        "student": recipe.student,
-        "backbone": recipe.backbone,
-        "objective": recipe.objective,
-        "view": {
-            "context": list(evaluation.view.context),
-            "images": evaluation.view.images,
-            "prompt": evaluation.view.prompt,
-        },
-        "seed": recipe.seed,
-        "command": origin.command(),
-        "trained_by": about["sittings"][0]["command"],
-        "revision": about["sittings"][-1]["revision"],
-        "packages": about["sittings"][-1]["packages"],
-        "protocol": evaluation.scores.protocol,
-        "primary": evaluation.scores.primary,
-        "metrics": {k: v._asdict() for k, v in evaluation.scores.metrics.items()},
-        "counts": {**evaluation.scores.counts, **evaluation.counts},
-        "seconds_training": round(result["seconds"], 1),
-        "seconds_per_1000": round(evaluation.seconds_per_1000, 2),
-        "recipe": recipe.model_dump(mode="json"),
-        **more,
-    }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(path, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
-    return written

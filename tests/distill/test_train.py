@@ -91,25 +91,6 @@ def test_a_run_learns_and_leaves_what_a_newcomer_needs(recipe: Recipe) -> None:
     assert train.train(recipe) == folder, "a finished run is not trained again"
 
 
-def test_record_holds_what_the_results_table_needs(recipe: Recipe, tmp_path: Path) -> None:
-    folder = train.train(recipe)
-    evaluation = evaluate.evaluate_run(folder, "test")
-    written = evaluate.record(tmp_path / "results" / "tiny.json", folder, evaluation, note="a note")
-    assert json.loads((tmp_path / "results" / "tiny.json").read_text()) == written
-    assert written["metrics"]["f1"].keys() == {"value", "low", "high"}
-    assert written["note"] == "a note"
-    for key in (
-        "command",
-        "seed",
-        "revision",
-        "backbone",
-        "protocol",
-        "seconds_training",
-        "seconds_per_1000",
-    ):
-        assert key in written
-
-
 def gradients(settings: dict[str, Any], **changes: Any) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Losses of one step over the same 8 examples, and the trained weights after it."""
     AcceleratorState._reset_state(reset_partial_state=True)
