@@ -15,9 +15,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")]
-Data = Annotated[
-    str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")
-]
+Data = Annotated[str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")]
 TaskKey = Annotated[str, typer.Argument(help="ner or attributes.")]
 Spec = Annotated[str, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")]
 Corpus = Annotated[Path, typer.Argument(help="A corpus folder.")]
@@ -116,11 +114,7 @@ def prompts_render(
         return show(prompt.model_dump())
     for message in prompt.messages:
         print(f"--- {message.role}")
-        print(
-            "".join(
-                p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p
-            )
-        )
+        print("".join(p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p))
     print(f"--- {prompt.template} {prompt.digest[:12]}, at most {prompt.max_tokens} tokens")
 
 
@@ -156,11 +150,7 @@ def students_show(
 ) -> None:
     """What a student is made of, or the card of a trained one."""
     card = Path(name, "README.md")
-    print(
-        card.read_text(encoding="utf-8")
-        if card.is_file()
-        else module_text(one(name, all_students(), "student"))
-    )
+    print(card.read_text(encoding="utf-8") if card.is_file() else module_text(one(name, all_students(), "student")))
 
 
 @datasets.callback()
@@ -217,9 +207,7 @@ def generate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the first prompt and the counts; ask nothing.")
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again what failed before.")
-    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a teacher about every example; what it says becomes a verified corpus. The same command resumes."""
@@ -309,9 +297,7 @@ def evaluate(
     task: TaskKey,
     data: Data,
     split: str = "test",
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")] = None,
     prompt: Annotated[str, typer.Option(help="The template a teacher is asked with.")] = "few_shot",
     limit: Annotated[int | None, typer.Option(min=1)] = None,
     json_file: JsonFile = None,
@@ -346,9 +332,7 @@ def extract(
     attributes: Annotated[str, typer.Option(help="Attribute names, with commas between.")] = "",
     image: Annotated[list[Path] | None, typer.Option(help="Pictures of the one product given.")] = None,
     category: str = "",
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")] = None,
     student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
 ) -> None:
     """Extract attributes zero-shot: one JSON line a product, null for absent."""

@@ -52,11 +52,7 @@ def extract(
     if (teacher is None) == (student is None):
         raise ValueError("give one of teacher and student")
     asked = tuple(Attribute(name=a, type="free") if isinstance(a, str) else a for a in attributes)
-    answer = (
-        _by_teacher(teacher, asked, prompt, demonstrations)
-        if teacher is not None
-        else _by_student(student, asked)
-    )
+    answer = _by_teacher(teacher, asked, prompt, demonstrations) if teacher is not None else _by_student(student, asked)
     numbered = ((str(n), p if isinstance(p, Product) else Product(text=p)) for n, p in enumerate(products))
     while chunk := list(islice(numbered, CHUNK)):
         yield from answer([_example(p, p.id or number, asked) for number, p in chunk])
@@ -80,9 +76,7 @@ def _plain(values: Sequence[str]) -> str | list[str] | None:
     return (list(values) if len(values) > 1 else values[0]) if values else None
 
 
-def _by_teacher(
-    teacher: Any, asked: Sequence[Attribute], prompt: str, demonstrations: Sequence[Example]
-) -> Any:
+def _by_teacher(teacher: Any, asked: Sequence[Attribute], prompt: str, demonstrations: Sequence[Example]) -> Any:
     from .teachers.ask import ask
     from .teachers.describe import Describer
     from .teachers.spec import teacher as of_spec
@@ -101,9 +95,7 @@ def _by_teacher(
     whole = Schema(attributes=tuple(schema))
 
     def answer(examples: list[Example]) -> Iterator[dict[str, Any]]:
-        for said in ask(
-            engine, TASKS["attributes"], examples, whole, prompt, demonstrations, describe=describe
-        ):
+        for said in ask(engine, TASKS["attributes"], examples, whole, prompt, demonstrations, describe=describe):
             yield _row(said.example, said.answer, said.fault, said.detail)
 
     return answer

@@ -28,7 +28,9 @@ def stadium(c: Canvas) -> None:
     c.paint("#9aa4ad", box(0, 36, 128, 74))
     c.paint("#c8232c", *(disc(x, y, 2) for y in (44, 54, 64) for x in range(4 + y % 3, 128, 9)), outline=False)
     c.paint("#2f9e44", polygon(0, 74, 128, 74, 128, 128, 0, 128), outline=False)
-    c.paint("white", box(0, 99, 128, 101), ring(64, 100, 16, 2), box(46, 58, 48, 76), box(80, 58, 82, 76), outline=False)
+    c.paint(
+        "white", box(0, 99, 128, 101), ring(64, 100, 16, 2), box(46, 58, 48, 76), box(80, 58, 82, 76), outline=False
+    )
     c.paint("white", box(46, 57, 82, 59), outline=False)
     c.paint("white", disc(64, 100, 6))
     c.paint("black", disc(64, 100, 2.5), outline=False)
@@ -52,7 +54,9 @@ def skyline(c: Canvas) -> None:
 def book(c: Canvas) -> None:
     c.paint("#8c3b2e", box(12, 34, 116, 104, 4))
     c.paint("#fbf6e9", polygon(64, 40, 18, 32, 18, 94, 64, 102), polygon(64, 40, 110, 32, 110, 94, 64, 102))
-    lines = [line(1.5, 26, y, 56, y + 5) for y in range(44, 90, 8)] + [line(1.5, 72, y + 5, 102, y) for y in range(44, 90, 8)]
+    lines = [line(1.5, 26, y, 56, y + 5) for y in range(44, 90, 8)] + [
+        line(1.5, 72, y + 5, 102, y) for y in range(44, 90, 8)
+    ]
     c.paint("#8a8d91", line(2, 64, 40, 64, 102), *lines, outline=False)
 
 
@@ -96,7 +100,9 @@ def laboratory(c: Canvas) -> None:
 def cinema(c: Canvas) -> None:
     c.paint("#f4f1e6", box(14, 18, 114, 76))
     c.paint("#2160c4", polygon(54, 32, 54, 62, 80, 47), outline=False)
-    seats = [box(x, y, x + 16, y + 24, 6) for y, xs in ((88, (8, 32, 56, 80, 104)), (108, (20, 44, 68, 92))) for x in xs]
+    seats = [
+        box(x, y, x + 16, y + 24, 6) for y, xs in ((88, (8, 32, 56, 80, 104)), (108, (20, 44, 68, 92))) for x in xs
+    ]
     for seat in seats:
         c.paint("#a61e2a", seat)
 
@@ -153,7 +159,11 @@ def plane(c: Canvas) -> None:
 
 
 def rocket(c: Canvas) -> None:
-    c.paint("white", *(disc(x, y, 1) for x, y in ((14, 20), (30, 60), (104, 30), (112, 84), (90, 12), (20, 96))), outline=False)
+    c.paint(
+        "white",
+        *(disc(x, y, 1) for x, y in ((14, 20), (30, 60), (104, 30), (112, 84), (90, 12), (20, 96))),
+        outline=False,
+    )
     c.paint("#ef7d1a", polygon(52, 92, 76, 92, 64, 124))
     c.paint("#c8232c", polygon(48, 66, 32, 98, 50, 92), polygon(80, 66, 96, 98, 78, 92))
     c.paint("#e8ecef", oval(46, 10, 82, 112), outline=True)
@@ -189,7 +199,11 @@ def microphone(c: Canvas) -> None:
 
 
 def desert(c: Canvas) -> None:
-    c.paint("white", *(disc(x, y, 1.2) for x, y in ((12, 14), (34, 30), (56, 10), (78, 26), (60, 44), (22, 52), (116, 50))), outline=False)
+    c.paint(
+        "white",
+        *(disc(x, y, 1.2) for x, y in ((12, 14), (34, 30), (56, 10), (78, 26), (60, 44), (22, 52), (116, 50))),
+        outline=False,
+    )
     c.paint("#f2ecc8", disc(98, 26, 12), outline=False)
     c.paint("#b98a4a", oval(-40, 76, 90, 170))
     c.paint("#d3a65d", oval(30, 84, 180, 190))
@@ -213,7 +227,12 @@ def canoe(c: Canvas) -> None:
 
 
 def gamepad(c: Canvas) -> None:
-    c.paint("#3b3f46", box(18, 40, 110, 84, 22), polygon(22, 60, 10, 102, 26, 108, 44, 82), polygon(106, 60, 118, 102, 102, 108, 84, 82))
+    c.paint(
+        "#3b3f46",
+        box(18, 40, 110, 84, 22),
+        polygon(22, 60, 10, 102, 26, 108, 44, 82),
+        polygon(106, 60, 118, 102, 102, 108, 84, 82),
+    )
     c.paint("#c9ced4", box(30, 57, 50, 63), box(37, 50, 43, 70), outline=False)
     for x, y, colour in ((88, 50, "yellow"), (98, 60, "red"), (78, 60, "blue"), (88, 70, "green")):
         c.paint(colour, disc(x, y, 5), outline=False)
@@ -221,7 +240,12 @@ def gamepad(c: Canvas) -> None:
 
 def car(c: Canvas) -> None:
     c.paint("#6b7077", box(0, 92, 128, 128), outline=False)
-    c.paint("#c8232c", polygon(8, 82, 30, 74, 56, 58, 74, 58, 84, 72, 120, 78, 122, 90, 8, 90), box(4, 58, 26, 64), box(10, 62, 15, 82))
+    c.paint(
+        "#c8232c",
+        polygon(8, 82, 30, 74, 56, 58, 74, 58, 84, 72, 120, 78, 122, 90, 8, 90),
+        box(4, 58, 26, 64),
+        box(10, 62, 15, 82),
+    )
     c.paint("#f6d32d", disc(66, 62, 7))
     c.paint("#1c1c1e", disc(32, 90, 14), disc(100, 90, 14))
     c.paint("#c9ced4", disc(32, 90, 5), disc(100, 90, 5), outline=False)
@@ -231,7 +255,12 @@ def tennis(c: Canvas) -> None:
     c.paint("#6b4a2f", line(8, 60, 78, 40, 120))
     c.paint("#2160c4", oval(46, 6, 106, 84))
     c.paint("#f4f4f2", oval(53, 13, 99, 77), outline=False)
-    c.paint("#8a8d91", *(box(x, 16, x + 1, 74) for x in range(60, 96, 7)), *(box(56, y, 96, y + 1) for y in range(22, 72, 7)), outline=False)
+    c.paint(
+        "#8a8d91",
+        *(box(x, 16, x + 1, 74) for x in range(60, 96, 7)),
+        *(box(56, y, 96, y + 1) for y in range(22, 72, 7)),
+        outline=False,
+    )
     c.paint("#d8e82d", disc(28, 40, 15))
 
 

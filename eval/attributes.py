@@ -95,9 +95,7 @@ def similarity(gold: Sequence[str], predicted: Sequence[str]) -> float:
 
 def training_values(train: Iterable[Example]) -> set[tuple[str, str, str]]:
     """Every (category, attribute, value) of the training gold."""
-    return {
-        (e.category, name, v) for e in train if e.gold for name in e.gold.values for v in values(e.gold, name)
-    }
+    return {(e.category, name, v) for e in train if e.gold for name in e.gold.values for v in values(e.gold, name)}
 
 
 def count(

@@ -106,9 +106,7 @@ def _table(section: Table) -> str:
     kinds = [' class="number"' if cells and all(map(_numeric, cells)) else "" for cells in columns]
     head = "".join(f"<th{kind}>{escape(c)}</th>" for c, kind in zip(section.header, kinds, strict=True))
     rows = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{escape(c)}</td>" for c, kind in zip(row, kinds, strict=True))
-        + "</tr>\n"
+        "<tr>" + "".join(f"<td{kind}>{escape(c)}</td>" for c, kind in zip(row, kinds, strict=True)) + "</tr>\n"
         for row in section.rows
     )
     table = f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'

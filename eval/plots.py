@@ -75,9 +75,7 @@ def curve_svg(section: Curve) -> str:
         upper = [(x_at(p.x), y_at(p.high)) for p in line]
         lower = [(x_at(p.x), y_at(p.low)) for p in reversed(line)]
         parts.append(f'<polygon class="{colour} band" points="{_path(upper + lower)}"/>')
-        parts.append(
-            f'<polyline class="{colour} line" points="{_path([(x_at(p.x), y_at(p.value)) for p in line])}"/>'
-        )
+        parts.append(f'<polyline class="{colour} line" points="{_path([(x_at(p.x), y_at(p.value)) for p in line])}"/>')
         for p in line:
             title = f"{escape(name)}, {p.x:,g}: {100 * p.value:.1f}{_range(p.low, p.high)}"
             at = f'cx="{x_at(p.x):.1f}" cy="{y_at(p.value):.1f}"'

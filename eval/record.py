@@ -126,9 +126,7 @@ def read(path: str | Path) -> ResultRecord:
     path = Path(path)
     record = validated(ResultRecord, path, load_json(path))
     if record.name != path.stem:
-        raise RecordFault(
-            str(path), f"its name is {record.name!r}", "file and name must agree: write it again"
-        )
+        raise RecordFault(str(path), f"its name is {record.name!r}", "file and name must agree: write it again")
     return record
 
 

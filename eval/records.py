@@ -184,8 +184,7 @@ def _outcome(claim: Claim, over: tuple[str, str], rows: Sequence[Runs]) -> tuple
     """Mean difference, differences by seed, and whether the aim is met (or why that cannot be said)."""
     runs = [r for row in rows for r in row if claim.metric in r.metrics]
     ours, theirs = (
-        {r.seed: r for r in runs if (r.system, r.variant) == named}
-        for named in ((claim.system, claim.variant), over)
+        {r.seed: r for r in runs if (r.system, r.variant) == named} for named in ((claim.system, claim.variant), over)
     )
     if not (ours and theirs):
         return "–", "–", "not run yet"
@@ -210,8 +209,7 @@ def _protocols(rows: Sequence[Runs]) -> str:
     if len(protocols) == 1:
         return f"Protocol: {markdown.escape(next(iter(protocols)))}\n"
     return "\n".join(
-        f"Protocol of {markdown.escape(', '.join(who))}: {markdown.escape(what)}\n"
-        for what, who in protocols.items()
+        f"Protocol of {markdown.escape(', '.join(who))}: {markdown.escape(what)}\n" for what, who in protocols.items()
     )
 
 

@@ -152,19 +152,13 @@ def _ner_line(who: str, example: ner_task.Example, answer: ner_task.Answer | Non
     return Line(who, text, marks, verdict)
 
 
-def _attributes_line(
-    who: str, example: attributes_task.Example, answer: attributes_task.Answer | None
-) -> Line:
+def _attributes_line(who: str, example: attributes_task.Example, answer: attributes_task.Answer | None) -> Line:
     if answer is None:
         return Line(who, "no answer that could be parsed", verdict="wrong")
-    said = "; ".join(
-        f"{name}: {' / '.join(attributes.values(answer, name)) or '–'}" for name in answer.values
-    )
+    said = "; ".join(f"{name}: {' / '.join(attributes.values(answer, name)) or '–'}" for name in answer.values)
     verdict: Literal["", "right", "wrong"] = ""
     if example.gold and who != "gold":
-        slots = [
-            (attributes.values(example.gold, n), attributes.values(answer, n)) for n in example.gold.values
-        ]
+        slots = [(attributes.values(example.gold, n), attributes.values(answer, n)) for n in example.gold.values]
         right = all(attributes.case(gold, given) in ("vc", "nn") for gold, given in slots)
         verdict = "right" if right else "wrong"
     return Line(who, said or "nothing", verdict=verdict)

@@ -117,9 +117,7 @@ def score(task_key: str, examples: Sequence[Any], answers: Sequence[Any], **opti
     if task_key not in _SCORERS:
         raise ValueError(f"no metric for task {task_key!r}; there are: {', '.join(_SCORERS)}")
     if len(examples) != len(answers):
-        raise ValueError(
-            f"{len(examples)} examples but {len(answers)} answers: give one each, None if unparseable"
-        )
+        raise ValueError(f"{len(examples)} examples but {len(answers)} answers: give one each, None if unparseable")
     if not examples:
         raise ValueError("no examples to score")
     ids = [example.id for example in examples]
@@ -129,9 +127,7 @@ def score(task_key: str, examples: Sequence[Any], answers: Sequence[Any], **opti
     return _SCORERS[task_key](examples, answers, **options)
 
 
-def compare(
-    first: Scores, second: Scores, metric: str = "", resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
+def compare(first: Scores, second: Scores, metric: str = "", resamples: int = RESAMPLES, seed: int = 0) -> Difference:
     """Second system less first on the same examples, by paired bootstrap; the primary metric by default.
 
     A `ValueError` if the two were not scored on the same examples in the same order under the same protocol.

@@ -29,15 +29,3 @@ def folder(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise ModelNotFound(f"model {name!r} needs the package {distribution}: pip install {distribution}")
     return Path(spec.origin).parent / inside
-
-
-def resolve(name: str) -> str:
-    """What to hand to ``from_pretrained``: a packaged model's folder for its short name, else the name as it is.
-
-    Run folders and cards keep the short name, so that they mean the same on another machine.
-    """
-    if name == "gemma-270m":
-        from .gemma import converted
-
-        return str(converted())
-    return str(folder(name)) if name in PACKAGED else name

@@ -27,9 +27,7 @@ class Aligner:
         mention = mention.strip()
         if not mention or len("".join(mention.split())) > len(self.text):
             return None
-        places = list(
-            dict.fromkeys(place for whole in (True, False) for place in self._places(mention, whole))
-        )
+        places = list(dict.fromkeys(place for whole in (True, False) for place in self._places(mention, whole)))
         free = [p for p in places if all(p[1] <= t[0] or t[1] <= p[0] for t in self._taken)]
         nested = [p for p in places if p not in self._taken]
         for place in free or nested:
@@ -62,6 +60,5 @@ class Aligner:
         start, end = place
         before, after = self.text[start - 1 : start], self.text[end : end + 1]
         return not (
-            (before.isalnum() and self.text[start].isalnum())
-            or (after.isalnum() and self.text[end - 1].isalnum())
+            (before.isalnum() and self.text[start].isalnum()) or (after.isalnum() and self.text[end - 1].isalnum())
         )

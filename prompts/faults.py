@@ -16,10 +16,7 @@ FaultName = Literal["length", "not_json", "schema", "unknown_label", "empty", "r
 #: What models write for "absent", in lower case.
 NULLS = frozenset(
     ["", "-", "--", "n/a", "na", "n.a.", "none", "null", "nil", "unknown", "absent", "missing", "unspecified"]
-    + [
-        f"not {w}"
-        for w in ("given", "specified", "available", "stated", "mentioned", "applicable", "provided")
-    ]
+    + [f"not {w}" for w in ("given", "specified", "available", "stated", "mentioned", "applicable", "provided")]
     + ["无", "未知", "没有", "不详", "k.a.", "unbekannt", "inconnu", "desconocido"]
 )
 

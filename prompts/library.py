@@ -163,9 +163,7 @@ def load(path: Path) -> Template:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TemplateFault(
-            path, data[: error.start].count(b"\n") + 1, "not UTF-8", "save it as UTF-8"
-        ) from None
+        raise TemplateFault(path, data[: error.start].count(b"\n") + 1, "not UTF-8", "save it as UTF-8") from None
     head, body = _split(path, text)
     front = _front_matter(path, head)
     for key, expected in (("task", match["task"]), ("mode", match["mode"])):
@@ -175,9 +173,7 @@ def load(path: Path) -> Template:
                 path, _line(head, key), f"{key}: {said!r} but the file says {expected!r}", "make them agree"
             )
     if front.task not in TASKS:
-        raise TemplateFault(
-            path, _line(head, "task"), f"unknown task {front.task!r}", near(front.task, list(TASKS))
-        )
+        raise TemplateFault(path, _line(head, "task"), f"unknown task {front.task!r}", near(front.task, list(TASKS)))
     return Template(name, path, front, int(match["version"]), hashlib.sha256(data).hexdigest(), body)
 
 
@@ -201,9 +197,7 @@ def _front_matter(path: Path, head: str) -> FrontMatter:
         line = mark.line + 2 if mark else 1
         raise TemplateFault(path, line, "the front matter is not YAML", "check colons and quotes") from None
     if not isinstance(values, dict):
-        raise TemplateFault(
-            path, 1, "the front matter is not a list of keys and values", "write `key: value`"
-        )
+        raise TemplateFault(path, 1, "the front matter is not a list of keys and values", "write `key: value`")
     try:
         return FrontMatter.model_validate(values)
     except ValidationError as error:

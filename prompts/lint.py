@@ -49,9 +49,7 @@ def lint(folder: str | Path | None = None) -> list[LintResult]:
     """Check every template of a folder; of ours, with their released digests, if none is given."""
     where = PACKAGE_FOLDER if folder is None else Path(folder)
     if not where.is_dir():
-        raise TemplateFault(
-            where, 0, "there is no such template folder", "give the folder that holds <task>/"
-        )
+        raise TemplateFault(where, 0, "there is no such template folder", "give the folder that holds <task>/")
     results = [lint_file(path) for path in files(where)]
     if not results:
         raise TemplateFault(where, 0, "no templates here", "they are called <task>/<mode>.v<N>.jinja")
@@ -85,9 +83,7 @@ def _check(template: Template, prompt: Prompt, example: Any, schema: Any, extra:
     """What a right rendering has: the example's text, and no gold where none was asked for."""
     said = "\n".join(m.text for m in prompt.messages)
     if " ".join(defuse(example.text).split()) not in " ".join(said.split()):
-        raise TemplateFault(
-            template.path, 0, "the example's text is not in the prompt", "place {{ example.text }}"
-        )
+        raise TemplateFault(template.path, 0, "the example's text is not in the prompt", "place {{ example.text }}")
     if not template.sees_gold and example.gold is not None:
         without = example.model_copy(update={"gold": None})
         if render(template, template.front.task, without, schema, **extra) != prompt:
@@ -106,9 +102,7 @@ def _against_released(results: list[LintResult]) -> list[LintResult]:
         checked.append(LintResult(result.name, result.path, faults, result.renders, result.digest))
     for name in sorted(released.keys() - {r.name for r in results}):
         path = PACKAGE_FOLDER / f"{name}.jinja"
-        checked.append(
-            LintResult(name, path, (TemplateFault(path, 0, "a released text is gone", "put it back"),))
-        )
+        checked.append(LintResult(name, path, (TemplateFault(path, 0, "a released text is gone", "put it back"),)))
     return checked
 
 
@@ -130,9 +124,7 @@ _NER = ner.Schema(
 )
 _ATTRIBUTES = attributes.Schema(
     attributes=(
-        attributes.Attribute(
-            name="Brand", description="Maker named on the pack.", examples=("Acme", "Marvis")
-        ),
+        attributes.Attribute(name="Brand", description="Maker named on the pack.", examples=("Acme", "Marvis")),
         attributes.Attribute(name="Sleeve", type="one_of", options=("Long", "Short")),
         attributes.Attribute(name="Use", type="free", categories=("Shirts",)),
     )

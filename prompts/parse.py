@@ -56,9 +56,7 @@ _OPENING = re.compile(
     r"(?:(?:here(?:['’]s| is| are)|below (?:is|are)) (?:the|an?|your|one|my|some)\b[^:\n]{0,80}:\s*)?",
     re.IGNORECASE,
 )
-_TAG = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|</?[A-Za-z][A-Za-z0-9_]{0,30}/?>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST|BOS|EOS)\]"
-)
+_TAG = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?[A-Za-z][A-Za-z0-9_]{0,30}/?>|\[/?(?:SEP|CLS|PAD|MASK|UNK|INST|BOS|EOS)\]")
 _VERDICT = re.compile(
     r"\W*(\d{1,3})\s*[.:)\-|]*\s*\W{0,2}(yes|no|correct|incorrect|right|wrong|true|false)\b\W*(.*)",
     re.IGNORECASE,
@@ -100,8 +98,6 @@ def parse_verdicts(text: str, count: int, finish: str = "stop") -> Parsed | Faul
             holds = match[2].lower() in ("yes", "correct", "right", "true")
             said.setdefault(int(match[1]), Verdict(holds, match[3].strip()))
     if all(number in said for number in range(1, count + 1)):
-        return Parsed(
-            tuple(said[n] for n in range(1, count + 1)), "extra_lines" if len(said) > count else None
-        )
+        return Parsed(tuple(said[n] for n in range(1, count + 1)), "extra_lines" if len(said) > count else None)
     missing = [n for n in range(1, count + 1) if n not in said]
     return sign_of_failure(body, finish) or Fault("schema", f"no verdict on claim {missing[0]} of {count}")

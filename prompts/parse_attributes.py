@@ -78,9 +78,7 @@ def _value(attribute: attributes.Attribute, text: str, sources: list[Aligner], u
         for option in attribute.options:
             if option.lower() == text.lower():
                 return option
-        raise Wrong(
-            "schema", f"{attribute.name}: {text[:80]!r} is not among its {len(attribute.options)} options"
-        )
+        raise Wrong("schema", f"{attribute.name}: {text[:80]!r} is not among its {len(attribute.options)} options")
     if attribute.type == "free":
         return text
     for source in sources:

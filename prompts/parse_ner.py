@@ -41,9 +41,7 @@ def _mentions(value: Any, schema: ner.Schema, repairs: list[str]) -> list[tuple[
         raise Wrong("schema", f"no list of entities: {str(value)[:80]}")
     if isinstance(value, dict) and "entities" not in value:
         repairs.append("by_type")
-        return [
-            (_text(t), _label(k, schema, repairs)) for k, texts in value.items() for t in _texts(k, texts)
-        ]
+        return [(_text(t), _label(k, schema, repairs)) for k, texts in value.items() for t in _texts(k, texts)]
     if isinstance(value, list):
         repairs.append("bare_list")
     elif len(value) > 1:

@@ -26,9 +26,7 @@ def preview(template: Template, dataset: Dataset, split: str = "train", row: int
     """
     examples = dataset.split(split)
     if not 0 <= row < len(examples):
-        raise DataFault(
-            f"{dataset.name}/{split}", f"no row {row}", f"it has {len(examples):,}, counted from 0"
-        )
+        raise DataFault(f"{dataset.name}/{split}", f"no row {row}", f"it has {len(examples):,}, counted from 0")
     example = examples[row]
     values = {
         "demonstrations": _demonstrations(dataset, example),
@@ -41,7 +39,5 @@ def preview(template: Template, dataset: Dataset, split: str = "train", row: int
 
 
 def _demonstrations(dataset: Dataset, example: Any) -> list[tuple[Any, Any]]:
-    others = (
-        e for e in dataset.splits.get("train", ()) if e.gold and e.id != example.id and e.text != example.text
-    )
+    others = (e for e in dataset.splits.get("train", ()) if e.gold and e.id != example.id and e.text != example.text)
     return [(e, e.gold) for e, _ in zip(others, range(SHOTS), strict=False)]

@@ -65,9 +65,7 @@ def render(template: str | Template, task: str | Task, example: Any, schema: Any
     _check_input(found, task, example, extra)
     pictures = _Pictures()
     turns = _compiled(found).turns(_variables(found, example, schema, extra, pictures))
-    messages = tuple(
-        Message(role=role, parts=pictures.parts(found, text, role)) for role, text in turns if text
-    )
+    messages = tuple(Message(role=role, parts=pictures.parts(found, text, role)) for role, text in turns if text)
     pictures.check_all_placed(found, example, _compiled(found).mentions_pictures)
     return Prompt(
         template=found.name,
@@ -85,9 +83,7 @@ def _check_input(template: Template, task: Task, example: Any, extra: dict[str, 
         raise InputFault(f"{template.name} is a template of {template.front.task!r}, not of {task.key!r}")
     expected: Any = task.Example
     if not isinstance(example, expected):
-        raise InputFault(
-            f"{template.name} asks about an example of {task.key!r}, not a {type(example).__name__}"
-        )
+        raise InputFault(f"{template.name} asks about an example of {task.key!r}, not a {type(example).__name__}")
     who = f"example {example.id}: {template.name}"
     for name in extra:
         if name not in template.takes:
@@ -95,12 +91,8 @@ def _check_input(template: Template, task: Task, example: Any, extra: dict[str, 
     for need in template.front.needs:
         if need == "gold" and example.gold is None:
             raise InputFault(f"{who} needs a gold answer, and the example has none")
-        if need == "picture" and not (
-            example.images or any(example.context.get(w, "").strip() for w in PICTURE_WORDS)
-        ):
-            raise InputFault(
-                f"{who} needs a picture, or its words in the context ({', '.join(PICTURE_WORDS)})"
-            )
+        if need == "picture" and not (example.images or any(example.context.get(w, "").strip() for w in PICTURE_WORDS)):
+            raise InputFault(f"{who} needs a picture, or its words in the context ({', '.join(PICTURE_WORDS)})")
         if need not in ("gold", "picture") and (extra.get(need) is None or extra[need] in ((), [], "")):
             raise InputFault(f"{who} needs {need!r}: render(..., {need}=...)")
     if "entity" in extra and extra["entity"] not in example.gold.entities:
@@ -109,9 +101,7 @@ def _check_input(template: Template, task: Task, example: Any, extra: dict[str, 
         raise InputFault(f"{who}: it has no gold value of {extra['attribute']!r}")
     for demonstration, _ in extra.get("demonstrations", ()):
         if demonstration.id == example.id or demonstration.text == example.text:
-            raise InputFault(
-                f"{who}: a demonstration is the example itself, which would give away its answer"
-            )
+            raise InputFault(f"{who}: a demonstration is the example itself, which would give away its answer")
 
 
 def _variables(
@@ -139,8 +129,7 @@ def _variables(
         asked = questions("attributes", type(schema)(attributes=chosen))
     wording = extra.get("wording", 0)
     shown["questions"] = tuple(
-        SimpleNamespace(label=defuse(label), text=defuse(texts[wording % len(texts)]))
-        for label, texts in asked.items()
+        SimpleNamespace(label=defuse(label), text=defuse(texts[wording % len(texts)])) for label, texts in asked.items()
     )
     return {**shown, "example": view, "image": image}
 
@@ -179,9 +168,7 @@ class _Pictures:
                 self._placed.add(int(piece))
                 parts.append(Part(image=self._images[int(piece)]))
             elif self._key in piece.lower():
-                raise TemplateFault(
-                    template.path, 0, "a filter changed a picture's mark", "place it as it is"
-                )
+                raise TemplateFault(template.path, 0, "a filter changed a picture's mark", "place it as it is")
             elif piece:
                 parts.append(Part(text=piece))
         return tuple(parts)
@@ -280,9 +267,7 @@ class _Compiled:
                     line = trace.tb_lineno
                 trace = trace.tb_next
         if isinstance(error, SecurityError):
-            return TemplateFault(
-                self.template.path, line, f"refused by the sandbox: {error}", "use plain names"
-            )
+            return TemplateFault(self.template.path, line, f"refused by the sandbox: {error}", "use plain names")
         remedy = "gold is shown where the front matter says `needs: [gold]`" if "'gold'" in str(error) else ""
         return TemplateFault(self.template.path, line, str(error), remedy or "check the name")
 
@@ -323,9 +308,7 @@ def _check_tree(template: Template, tree: nodes.Template) -> None:
             isinstance(n, nodes.TemplateData) and not n.data.strip() for n in node.nodes
         )
         if not (blank or isinstance(node, nodes.Block)):
-            raise TemplateFault(
-                template.path, node.lineno, "this stands outside the turns", "move it into a block"
-            )
+            raise TemplateFault(template.path, node.lineno, "this stands outside the turns", "move it into a block")
     known = _COMMON | _OF_TASK[template.front.task] | template.takes
     if "answer" in template.takes:
         known |= {"claims"}

@@ -50,9 +50,7 @@ def example_view(
         asked: the attributes asked, where they are not the example's own.
     """
     context = {k: defuse(v) for k, v in example.context.items() if v.strip()}
-    view = SimpleNamespace(
-        text=defuse(example.text), context=context, images=tuple(place(i) for i in example.images)
-    )
+    view = SimpleNamespace(text=defuse(example.text), context=context, images=tuple(place(i) for i in example.images))
     if isinstance(example, attributes.Example):
         view.category = defuse(example.category)
         view.asked = example.asked if asked is None else asked
@@ -85,13 +83,7 @@ def claims(schema: Any, answer: Any) -> tuple[str, ...]:
     """An answer as statements that can be judged one by one; at least one, also for an empty answer."""
     if isinstance(answer, ner.Answer):
         titles = {t.name: t.title for t in schema.types}
-        said = [
-            f'"{e.text}" is an entity of the type {e.type} ({titles.get(e.type, e.type)})'
-            for e in answer.entities
-        ]
+        said = [f'"{e.text}" is an entity of the type {e.type} ({titles.get(e.type, e.type)})' for e in answer.entities]
         return tuple(defuse(s) for s in said) or ("The text names no entity of these types",)
-    said = [
-        f'{name} is "{values[0]}"' if values else f"{name} is not stated"
-        for name, values in answer.values.items()
-    ]
+    said = [f'{name} is "{values[0]}"' if values else f"{name} is not stated" for name, values in answer.values.items()]
     return tuple(defuse(s) for s in said) or ("None of the attributes is stated",)

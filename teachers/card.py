@@ -69,7 +69,5 @@ def render(card: Card, counts: Mapping[str, Any], columns: Sequence[tuple[str, s
     if card.command:
         parts += ["## To make it again", f"```\n{card.command}\n```"]
     if not card.license:
-        parts.append(
-            "No licence is stated: it depends on the teacher's terms and on the data that was asked about."
-        )
+        parts.append("No licence is stated: it depends on the teacher's terms and on the data that was asked about.")
     return "\n\n".join(part for part in parts if part) + "\n"

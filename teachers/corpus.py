@@ -182,9 +182,7 @@ def texts(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, st
     path = Path(path)
     if not path.is_dir():
         if prompt is not None:
-            raise DataFault(
-                str(path), "a file of texts has no prompts to choose from", "leave the prompt out"
-            )
+            raise DataFault(str(path), "a file of texts has no prompts to choose from", "leave the prompt out")
         return _texts_of_file(path)
     wanted = [prompt] if isinstance(prompt, str) else prompt
     chosen: dict[str, dict[tuple[str, str], tuple[float, str]]] = {}
@@ -314,9 +312,7 @@ def _arrow_type(arrow: Any, kind: str) -> Any:
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
     """Half characters (lone surrogates) cannot be stored as UTF-8; they become the replacement character."""
     return {
-        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if isinstance(value, str)
-        else value
+        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
         for name, value in row.items()
     }
 
@@ -324,9 +320,7 @@ def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
 def _open(folder: Path, parquet: Any) -> Any:
     path = Path(folder) / DATA
     if not path.is_file():
-        raise DataFault(
-            str(folder), f"is no corpus: it has no {DATA}", "make one with generate or corpus import"
-        )
+        raise DataFault(str(folder), f"is no corpus: it has no {DATA}", "make one with generate or corpus import")
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:

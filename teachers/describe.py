@@ -78,9 +78,7 @@ class Describer:
         if path and path.is_file():
             return Description.model_validate_json(path.read_bytes())
         picture = image.open()
-        found = Description(
-            tags=self._tags(picture), colours=dominant_colours(picture), ocr=self._ocr(picture)
-        )
+        found = Description(tags=self._tags(picture), colours=dominant_colours(picture), ocr=self._ocr(picture))
         if path:
             _write(path, found.model_dump_json())
         return found
@@ -112,9 +110,7 @@ class Describer:
         ours = model.state_dict()
         # The package's tensors have other names, but the order and the shapes of timm's.
         model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
-        transform = create_transform(
-            224, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_pct=0.875
-        )
+        transform = create_transform(224, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", crop_pct=0.875)
         info = ImageNetInfo()
         # The first of a class's synonyms is enough ("clog, geta, patten, sabot").
         return model, transform, [info.index_to_description(i).split(",")[0] for i in range(1000)]

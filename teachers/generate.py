@@ -103,9 +103,7 @@ def generate(
         "schema": digest(schema.model_dump_json()),
         "temperature": temperature,
         "seed": seed,
-        "demonstrations": {"shots": shots, "ids": digest(*(e.id for e in demonstrations))}
-        if demonstrations
-        else None,
+        "demonstrations": {"shots": shots, "ids": digest(*(e.id for e in demonstrations))} if demonstrations else None,
         "pictures": "seen" if teacher.sees_images else "described" if describe else "left out",
         "prompts": {template.name: template.digest for template in templates},
         "samples": samples,
@@ -315,9 +313,7 @@ def _check(
         )
     twice = [name for name, n in Counter(e.id for e in examples).items() if n > 1]
     if twice:
-        raise DataFault(
-            f"example {twice[0]}", f"{len(twice)} ids stand twice", "a row is named by its example's id"
-        )
+        raise DataFault(f"example {twice[0]}", f"{len(twice)} ids stand twice", "a row is named by its example's id")
     for name, number in Counter(template.name for template in templates).items():
         if number > 1:
             raise DataFault(name, "is named twice", "name each prompt once")
@@ -325,13 +321,9 @@ def _check(
         if template.front.task != task.key:
             raise DataFault(template.name, f"is a prompt of {template.front.task!r}, not of {task.key!r}")
         if "answer" in template.front.needs:
-            raise DataFault(
-                template.name, "asks about a given answer, and generate has none", "choose another prompt"
-            )
+            raise DataFault(template.name, "asks about a given answer, and generate has none", "choose another prompt")
         if "demonstrations" in template.front.needs and not demonstrations:
-            raise DataFault(
-                template.name, "shows worked examples, and there are none", "give demonstrations with gold"
-            )
+            raise DataFault(template.name, "shows worked examples, and there are none", "give demonstrations with gold")
         if samples > 1 and temperature == 0 and "wording" not in template.takes:
             raise DataFault(
                 template.name,

@@ -96,9 +96,7 @@ def _first_of(names: Sequence[str], data: Mapping[str, Any], where: str, option:
     for name in names:
         if name in data:
             return name
-    raise DataFault(
-        where, f"none of the fields {', '.join(names)}", f"name yours with {option}: {', '.join(data)}"
-    )
+    raise DataFault(where, f"none of the fields {', '.join(names)}", f"name yours with {option}: {', '.join(data)}")
 
 
 def _pair(data: Mapping[str, Any], id_field: str, text_field: str, where: str) -> tuple[str, str]:

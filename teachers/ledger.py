@@ -172,9 +172,7 @@ class Opened:
     def __str__(self) -> str:
         said = [f"{self.rows:,} replies"]
         if self.torn_bytes:
-            said.append(
-                f"a torn last line of {self.torn_bytes:,} bytes was dropped (its reply will be asked again)"
-            )
+            said.append(f"a torn last line of {self.torn_bytes:,} bytes was dropped (its reply will be asked again)")
         if self.damaged:
             shown = ", ".join(map(str, self.damaged[:10])) + (", ..." if len(self.damaged) > 10 else "")
             said.append(f"{len(self.damaged):,} damaged lines were left out: {shown}")
@@ -375,13 +373,9 @@ def _parse(path: Path, number: int, line: bytes) -> Row | None:
         if data.get("v") == LINE_VERSION:
             return Row.model_validate(data)
     except ValidationError as error:
-        problem = (
-            f"line {number} is no row of a ledger: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
-        )
+        problem = f"line {number} is no row of a ledger: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
     else:
-        problem = (
-            f"line {number} is a row of version {data.get('v')!r}, this Magister reads version {LINE_VERSION}"
-        )
+        problem = f"line {number} is a row of version {data.get('v')!r}, this Magister reads version {LINE_VERSION}"
     raise LedgerFault(path, problem, "read it with the Magister that wrote it, or choose another folder")
 
 

@@ -31,9 +31,7 @@ from .teacher import Failure, Finish, Reply, Request, Usage, sampling_seed
 _SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^#\s]+)(?:#(?P<name>\S+))?$")
 
 #: What endpoints say of a prompt that does not fit, and of a picture that they cannot read.
-_TOO_LONG = re.compile(
-    r"context[ _]length|maximum context|context window|too many tokens|prompt is too long", re.I
-)
+_TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|prompt is too long", re.I)
 _BAD_IMAGE = re.compile(
     r"(invalid|unsupported|process|decode|load|identify)\w*[^.]{0,40}image|image[^.]{0,40}(invalid)", re.I
 )
@@ -69,9 +67,7 @@ class OpenAITeacher:
     ) -> None:
         url = httpx.URL(base_url.rstrip("/"))
         if url.query:
-            raise ValueError(
-                "the base URL has a query; a key belongs into MAGISTER_API_KEY, not into the URL"
-            )
+            raise ValueError("the base URL has a query; a key belongs into MAGISTER_API_KEY, not into the URL")
         self.model, self.sees_images = model, sees_images
         self.concurrency, self.attempts, self.patience = concurrency, attempts, patience
         self._login = (url.username, url.password) if url.userinfo else None
@@ -87,9 +83,7 @@ class OpenAITeacher:
         found = _SPEC.match(spec)
         if not found:
             shown = spec.partition("@")[0]
-            raise ValueError(
-                f"{shown!r}: expected openai:MODEL@BASE_URL, as in openai:qwen3@http://localhost:8000/v1"
-            )
+            raise ValueError(f"{shown!r}: expected openai:MODEL@BASE_URL, as in openai:qwen3@http://localhost:8000/v1")
         return cls(found["model"], found["url"], name=found["name"] or "")
 
     def identity(self) -> dict[str, Any]:
@@ -131,13 +125,9 @@ class OpenAITeacher:
             return _failed(request, "image", str(fault))
         try:
             reply = await self._try(client, request, body)
-        except (
-            Exception
-        ) as error:  # a defect of ours or an endpoint beyond imagination: one request, not the run
+        except Exception as error:  # a defect of ours or an endpoint beyond imagination: one request, not the run
             reply = _failed(request, "transport", f"{type(error).__name__}: {error}")
-        return reply.model_copy(
-            update={"seconds": time.monotonic() - started, "detail": self._clean(reply.detail)}
-        )
+        return reply.model_copy(update={"seconds": time.monotonic() - started, "detail": self._clean(reply.detail)})
 
     def _body(self, request: Request) -> bytes:
         prompt = request.prompt
@@ -187,9 +177,7 @@ class OpenAITeacher:
                 try:
                     return _answered(request, response.json())
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
-                    reply = _failed(
-                        request, "transport", f"not a chat completion ({type(error).__name__}: {error})"
-                    )
+                    reply = _failed(request, "transport", f"not a chat completion ({type(error).__name__}: {error})")
             if pause is not None and pause <= self.patience:
                 self._paused_until = max(self._paused_until, time.monotonic() + pause)
         return reply.model_copy(update={"detail": f"{reply.detail} (after {self.attempts} tries)"})
@@ -210,9 +198,7 @@ def _turn(message: Message) -> dict[str, Any]:
     if not message.images:
         return {"role": message.role, "content": message.text}
     parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": p.image.data_url()}}
-        if p.image
-        else {"type": "text", "text": p.text}
+        {"type": "image_url", "image_url": {"url": p.image.data_url()}} if p.image else {"type": "text", "text": p.text}
         for p in message.parts
     ]
     return {"role": message.role, "content": parts}
@@ -223,9 +209,7 @@ def _answered(request: Request, body: dict[str, Any]) -> Reply:
     choice = body["choices"][0]
     message, finish = choice["message"], choice.get("finish_reason")
     count = body.get("usage") or {}
-    usage = Usage(
-        prompt_tokens=count.get("prompt_tokens") or 0, completion_tokens=count.get("completion_tokens") or 0
-    )
+    usage = Usage(prompt_tokens=count.get("prompt_tokens") or 0, completion_tokens=count.get("completion_tokens") or 0)
     if message.get("refusal") or finish == "content_filter":
         detail = message.get("refusal") or "the endpoint's content filter"
         return _failed(request, "refused", str(detail)).model_copy(update={"usage": usage})
@@ -253,9 +237,7 @@ def _problem(response: httpx.Response) -> str:
     """Status and message of an error, shortened."""
     try:
         error = response.json()["error"]
-        said = (
-            f"{error['message']} {error.get('code') or ''}".strip() if isinstance(error, dict) else str(error)
-        )
+        said = f"{error['message']} {error.get('code') or ''}".strip() if isinstance(error, dict) else str(error)
     except (ValueError, LookupError, TypeError):
         said = response.text
     return f"HTTP {response.status_code}: {said}"[:400]

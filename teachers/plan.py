@@ -176,9 +176,9 @@ class Pool:
         return self._chosen[example.id]
 
     def _choose(self, example: Any) -> list[Any]:
-        likeness = process.cdist(
-            [_folded(example.text)], self._texts, scorer=fuzz.token_sort_ratio, dtype=np.float32
-        )[0]
+        likeness = process.cdist([_folded(example.text)], self._texts, scorer=fuzz.token_sort_ratio, dtype=np.float32)[
+            0
+        ]
         chosen: list[Any] = []
         texts: set[str] = set()
         for place in np.argsort(-likeness, kind="stable"):
@@ -255,6 +255,6 @@ def _refuse_hopeless(items: Sequence[Item]) -> None:
         by_template.setdefault(item.template.name, []).append(item)
     for name, its in by_template.items():
         if all(item.fault is not None for item in its):
-            raise DataFault(
-                name, f"it cannot be asked of any example; the first fault: {its[0].fault}"
-            ) from its[0].fault
+            raise DataFault(name, f"it cannot be asked of any example; the first fault: {its[0].fault}") from its[
+                0
+            ].fault

@@ -54,9 +54,7 @@ class Summary:
         counts: dict[str, int | dict[str, int]] = {"kept": self.kept, "quarantined": self.quarantined}
         counts |= {"failed": self.failed, "pending": self.pending}
         said = [f"{self.asked:,} rows = {_sum(counts)}"]
-        said.append(
-            f"{self.to_ask:,} requests to ask, {self.replies:,} replies, {self.resumed:,} settled before"
-        )
+        said.append(f"{self.to_ask:,} requests to ask, {self.replies:,} replies, {self.resumed:,} settled before")
         if self.replies:
             said.append(
                 f"{self.prompt_tokens:,} tokens read, {self.completion_tokens:,} written"

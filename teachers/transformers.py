@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from ..models.packaged import ModelNotFound, resolve
+from ..models.names import resolve
+from ..models.packaged import ModelNotFound
 from ..models.torchvision_guard import guard
 from ..tasks.images import ImageFault
 from .decoding import Draw, Halt
@@ -118,19 +119,11 @@ class TransformersTeacher:
             return
         import transformers
 
-        auto = (
-            transformers.AutoModelForImageTextToText
-            if self.sees_images
-            else transformers.AutoModelForCausalLM
-        )
+        auto = transformers.AutoModelForImageTextToText if self.sees_images else transformers.AutoModelForCausalLM
         model: Any = auto.from_pretrained(self.path, dtype=getattr(torch, self.dtype), use_safetensors=True)
-        self.processor: Any = (
-            transformers.AutoProcessor.from_pretrained(self.path) if self.sees_images else None
-        )
+        self.processor: Any = transformers.AutoProcessor.from_pretrained(self.path) if self.sees_images else None
         self.tokenizer: Any = (
-            self.processor.tokenizer
-            if self.processor
-            else transformers.AutoTokenizer.from_pretrained(self.path)
+            self.processor.tokenizer if self.processor else transformers.AutoTokenizer.from_pretrained(self.path)
         )
         ends = model.generation_config.eos_token_id
         self.ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
@@ -152,9 +145,7 @@ class TransformersTeacher:
             return _failed(request, "image", f"{self.spec} cannot see; put the pictures into words first")
         placeholder = self._placeholder() if images else ""
         if images and any(placeholder in m.text for m in messages):
-            return _failed(
-                request, "image", f"the text holds {placeholder!r}, which this model reads as a picture"
-            )
+            return _failed(request, "image", f"the text holds {placeholder!r}, which this model reads as a picture")
         text = chat_text(self.processor or self.tokenizer, messages, vision=self.sees_images)
         if text is not None:
             asked = _Asked(request, text, images, request.prompt.stop, self._tokens(text, add_bos=False))
@@ -207,9 +198,7 @@ class TransformersTeacher:
     @torch.inference_mode()
     def _run(self, batch: list[_Asked]) -> list[Reply]:
         started = time.perf_counter()
-        inputs, batch, replies = (
-            self._with_images(batch) if batch[0].images else (self._text_only(batch), batch, [])
-        )
+        inputs, batch, replies = self._with_images(batch) if batch[0].images else (self._text_only(batch), batch, [])
         if not batch:
             return replies
         width = inputs["input_ids"].shape[1]
@@ -245,9 +234,7 @@ class TransformersTeacher:
 
     def _text_only(self, batch: list[_Asked]) -> dict[str, Any]:
         """``input_ids`` and ``attention_mask`` ``[batch, width]``, and the shared start if computed."""
-        padded = self.tokenizer.pad({"input_ids": [a.ids for a in batch]}, return_tensors="pt").to(
-            self.device
-        )
+        padded = self.tokenizer.pad({"input_ids": [a.ids for a in batch]}, return_tensors="pt").to(self.device)
         cache = shared_prefix_cache(self._model, [a.ids for a in batch])
         inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
         return inputs | ({"past_key_values": cache} if cache is not None else {})

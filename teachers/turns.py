@@ -27,9 +27,7 @@ def chat_text(template: Any, messages: Sequence[Message], vision: bool) -> str |
         if messages[0].role != "system" or len(messages) == 1:
             raise
     # Some templates (Gemma's first ones, Mistral's) refuse a system turn; there it opens the first user turn.
-    first = messages[1].model_copy(
-        update={"parts": (*messages[0].parts, Part(text="\n\n"), *messages[1].parts)}
-    )
+    first = messages[1].model_copy(update={"parts": (*messages[0].parts, Part(text="\n\n"), *messages[1].parts)})
     return _apply(template, [first, *messages[2:]], vision)
 
 

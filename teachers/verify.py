@@ -84,13 +84,9 @@ def verdict(
         repaired=parsed.repaired is not None,
     )
     if require_grounded and found.grounded is False:
-        return found.because(
-            "ungrounded", f"not in the source: {', '.join(map(repr, parsed.ungrounded[:5]))}"
-        )
+        return found.because("ungrounded", f"not in the source: {', '.join(map(repr, parsed.ungrounded[:5]))}")
     if min_agreement is not None and found.agreement is not None and found.agreement < min_agreement:
-        return found.because(
-            "disagrees", f"agreement with gold {found.agreement:.2f}, asked {min_agreement:.2f}"
-        )
+        return found.because("disagrees", f"agreement with gold {found.agreement:.2f}, asked {min_agreement:.2f}")
     return found
 
 
@@ -136,9 +132,7 @@ def agreement(task: Task, example: Any, answer: Any) -> float | None:
         return 2 * right / (said + gold) if said + gold else 1.0
     if task.key == "attributes":
         cases = [
-            attribute_metric.case(
-                attribute_metric.values(example.gold, name), attribute_metric.values(answer, name)
-            )
+            attribute_metric.case(attribute_metric.values(example.gold, name), attribute_metric.values(answer, name))
             for name in example.gold.values
         ]
         return sum(case in ("nn", "vc") for case in cases) / len(cases) if cases else None
@@ -203,6 +197,4 @@ def _canonical(value: Any) -> str:
 
 
 def _unknown(task: Task) -> DataFault:
-    return DataFault(
-        task.key, "its answers cannot be verified yet", "teach teachers/verify.py to compare them"
-    )
+    return DataFault(task.key, "its answers cannot be verified yet", "teach teachers/verify.py to compare them")

@@ -126,9 +126,7 @@ def _error(message: str, code: str = "") -> bytes:
     return json.dumps({"error": {"message": message, "code": code}}).encode()
 
 
-def _send(
-    handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None
-) -> None:
+def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
     try:
         handler.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():

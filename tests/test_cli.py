@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import typer
-
 from magister.cli import app
 
 #: The frozen command line: adding or renaming a command or a flag is a decision (docs/decisions.md).

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.packaged import resolve
+from ...models.names import resolve
 from ...models.torchvision_guard import guard
 
 #: Name of `attend` among transformers' attention implementations.
@@ -280,7 +280,7 @@ def is_decoder(config: Any) -> bool:
 
 
 def load(name: str, tokenizer: str | Path | None = None, max_tokens: int | None = None) -> TextEncoder:
-    """The backbone of that name (`models.packaged.resolve`) or path in fp32, with sdpa attention where it has it.
+    """The backbone of that name (`models.names.resolve`) or path in fp32, with sdpa attention where it has it.
 
     Raises `UnsupportedBackbone` for an encoder-decoder.
     """

@@ -26,18 +26,14 @@ READERS: dict[str, Reader] = {
     "twitter2015": Reader("twitter", "ner", "mner/twitter2015", "tweets: PER LOC ORG OTHER, captions"),
     "twitter2017": Reader("twitter", "ner", "mner/twitter2017", "tweets: PER LOC ORG MISC, captions"),
     "gmner": Reader("twitter", "ner", "mner/twitter_gmner", "tweets of both sets relabelled, long captions"),
-    "implicitave": Reader(
-        "implicitave", "attributes", "mae/implicitave", "product photos, one value of a list"
-    ),
+    "implicitave": Reader("implicitave", "attributes", "mae/implicitave", "product photos, one value of a list"),
     "ae110k": Reader("titles", "attributes", "mae/ae_110k_subset", "AliExpress titles, values in the title"),
     "oamine": Reader("titles", "attributes", "mae/oa_mine", "Amazon titles, values in the title"),
     "wdc_pave": Reader("wdc_pave", "attributes", "mae/wdc_pave", "shop offers, values as written"),
     "wdc_pave_normalised": Reader("wdc_pave", "attributes", "mae/wdc_pave", "shop offers, normalised values"),
     "mepave": Reader("mepave", "attributes", "mae/mepave_sample", "Chinese product sentences"),
     "jsonl": Reader("jsonl", "", "", "our JSON lines: a .jsonl file, or a folder with schema.json"),
-    "hub": Reader(
-        "hub", "", "", "what datasets.load_dataset opens: a hub name, a folder of parquet, csv, json"
-    ),
+    "hub": Reader("hub", "", "", "what datasets.load_dataset opens: a hub name, a folder of parquet, csv, json"),
 }
 
 
@@ -68,9 +64,7 @@ def read(spec: str, columns: Mapping[str, str] | None = None) -> Dataset:
     if spec in READERS and READERS[spec].folder:
         folder = data_root() / READERS[spec].folder
         if not folder.is_dir():
-            raise DataFault(
-                spec, f"no folder {folder}", f"set MAGISTER_DATA, or give its folder as {spec}:FOLDER"
-            )
+            raise DataFault(spec, f"no folder {folder}", f"set MAGISTER_DATA, or give its folder as {spec}:FOLDER")
         return _module(spec).read(folder, spec)
     if spec.endswith(".jsonl"):
         return _module("jsonl").read(_existing(Path(spec)))

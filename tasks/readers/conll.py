@@ -87,9 +87,7 @@ def spans(words: Sequence[str], tags: Sequence[str], labels: Sequence[str]) -> t
     return tuple(found), orphans
 
 
-def add_posts(
-    rows: Rows, split: str, path: Path, captions: Mapping[str, str], pictures: Mapping[str, Path]
-) -> None:
+def add_posts(rows: Rows, split: str, path: Path, captions: Mapping[str, str], pictures: Mapping[str, Path]) -> None:
     """Read a split's file into ``rows``: example id = image id, ``caption`` and picture where there is one.
 
     Notes, by split: ``orphan_i_tags`` (chunks), ``without_caption``, ``with_picture``.

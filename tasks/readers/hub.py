@@ -42,9 +42,7 @@ def read(source: str, columns: Mapping[str, str] | None = None) -> Dataset:
     first = next(iter(loaded.values()))
     fields = _fields(source, list(first.features), columns or {})
     used = list(fields.values())
-    splits = {
-        SPLITS.get(split, split): _undecoded(table.select_columns(used)) for split, table in loaded.items()
-    }
+    splits = {SPLITS.get(split, split): _undecoded(table.select_columns(used)) for split, table in loaded.items()}
     if "ner_tags" in fields and "tokens" in fields:
         rows = _read_entities(source, splits, fields)
     elif "text" in fields and "values" in fields:
@@ -65,9 +63,7 @@ def _load(source: str) -> Any:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
     except ImportError:
-        raise DataFault(
-            f"hub:{source}", "needs the package datasets", "pip install 'magister[train]'"
-        ) from None
+        raise DataFault(f"hub:{source}", "needs the package datasets", "pip install 'magister[train]'") from None
     path = Path(source)
     try:
         if path.is_file() and path.suffix in _BUILDERS:
@@ -88,9 +84,7 @@ def _fields(source: str, available: list[str], columns: Mapping[str, str]) -> di
         if column not in available:
             raise DataFault(f"hub:{source}", f"no column {column!r}", f"there are: {', '.join(available)}")
         if field not in FIELDS and not field.startswith("context."):
-            raise DataFault(
-                f"hub:{source}", f"no field {field!r}", f"there are: {', '.join(FIELDS)}, context.NAME"
-            )
+            raise DataFault(f"hub:{source}", f"no field {field!r}", f"there are: {', '.join(FIELDS)}, context.NAME")
     fields: dict[str, str] = {field: column for column, field in columns.items()}
     for column in available:
         if column not in columns and (column in FIELDS or column.startswith("context.")):
@@ -125,9 +119,7 @@ def _rows(
 
 def _read_entities(source: str, splits: Mapping[str, Any], fields: Mapping[str, str]) -> Rows:
     names = _tag_names(next(iter(splits.values())).features[fields["ner_tags"]])
-    tags = names or sorted(
-        {str(tag) for _, _, row in _rows(source, splits, fields) for tag in row["ner_tags"] or ()}
-    )
+    tags = names or sorted({str(tag) for _, _, row in _rows(source, splits, fields) for tag in row["ner_tags"] or ()})
     labels = list(dict.fromkeys(tag[2:] for tag in tags if tag[:2] in ("B-", "I-")))
     if not labels:
         remedy = "tags are IOB2 strings, or numbers with a ClassLabel's names"
@@ -224,7 +216,5 @@ def _images(source: str, row: Mapping[str, Any]) -> tuple[Image, ...]:
 
 def _context(row: Mapping[str, Any]) -> dict[str, str]:
     """The columns that are called ``context.NAME``, where they say something."""
-    named = {
-        field.removeprefix("context."): value for field, value in row.items() if field.startswith("context.")
-    }
+    named = {field.removeprefix("context."): value for field, value in row.items() if field.startswith("context.")}
     return {name: str(value) for name, value in named.items() if value}

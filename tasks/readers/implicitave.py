@@ -142,9 +142,7 @@ def _table(path: Path, split: str, domain: str, faults: list[DataFault]) -> Iter
         if len(cells) != len(header):
             faults.append(DataFault(place, f"{len(cells)} columns where the header has {len(header)}"))
         elif own_domain not in OPTIONS:
-            faults.append(
-                DataFault(place, f"unknown domain {own_domain!r}", f"there are: {', '.join(OPTIONS)}")
-            )
+            faults.append(DataFault(place, f"unknown domain {own_domain!r}", f"there are: {', '.join(OPTIONS)}"))
         else:
             id_, image, category, text, attribute, value = cells[-len(COLUMNS) :]
             text = text.removeprefix("[Title]").strip()

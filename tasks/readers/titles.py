@@ -64,12 +64,8 @@ def read(folder: Path, name: str) -> Dataset:
         path = folder / f"{split}.jsonl"
         for number, row in json_rows(path, Row, faults):
             values = {attribute: alternatives(given) for attribute, given in row.target_scores.items()}
-            both[f"absent_and_value.{split}"] += sum(
-                ABSENT in g and len(g) > 1 for g in row.target_scores.values()
-            )
-            product = Product(
-                split, where(path, number), f"{split}-{number}", row.input.strip(), row.category, values
-            )
+            both[f"absent_and_value.{split}"] += sum(ABSENT in g and len(g) > 1 for g in row.target_scores.values())
+            product = Product(split, where(path, number), f"{split}-{number}", row.input.strip(), row.category, values)
             products.append(product)
     rows = gather(name, products, schema_of(products, "verbatim", _describe), present, faults)
     rows.notes += both

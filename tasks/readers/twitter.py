@@ -35,9 +35,7 @@ _WITHOUT_MARKS = "A hashtag or @handle that is such a name counts, without its '
 _ORIGIN = "Words for where somebody or something comes from, such as 'British', usually belong here."
 
 
-def _schema(
-    fourth: str, marks: str, person: str = "", place: str = "", group: str = "", rest: str = ""
-) -> Schema:
+def _schema(fourth: str, marks: str, person: str = "", place: str = "", group: str = "", rest: str = "") -> Schema:
     """The four types of a Twitter set: ``marks`` goes for all, the others say what is this set's own way."""
     types = (
         ("PER", "person", _PERSON, person),
@@ -117,9 +115,7 @@ def read(folder: Path, name: str) -> Dataset:
             if path.is_file():
                 add_posts(rows, split, path, captions, pictures)
     if not rows.splits:
-        raise DataFault(
-            str(folder), "no train.txt, valid.txt, dev.txt or test.txt", "name the set's own folder"
-        )
+        raise DataFault(str(folder), "no train.txt, valid.txt, dev.txt or test.txt", "name the set's own folder")
     _count_boxes(rows, folder / "boxes.jsonl")
     return rows.dataset()
 
@@ -151,9 +147,7 @@ def _pictures(folder: Path) -> Iterator[tuple[str, Path]]:
             lines = (line for _, line in numbered_lines(table))
             for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
                 if not row.get("image_id") or not row.get("file"):
-                    raise DataFault(
-                        str(table), "a row without image_id and file", "columns: image_id, split, file"
-                    )
+                    raise DataFault(str(table), "a row without image_id and file", "columns: image_id, split, file")
                 yield row["image_id"], table.parent / row["file"]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from magister.distill import judge, train
 from magister.distill.recipe import Recipe, check
 from magister.eval import record, records, score

@@ -14,9 +14,7 @@ DATA = Path(os.environ.get("MAGISTER_DATA", Path(__file__).parents[2].parent / "
 
 def product(i, text, category="Lure", asked=(), **gold):
     values = {name.replace("_", " "): value for name, value in gold.items()}
-    return Example(
-        id=str(i), text=text, category=category, asked=asked or tuple(values), gold=Answer(values=values)
-    )
+    return Example(id=str(i), text=text, category=category, asked=asked or tuple(values), gold=Answer(values=values))
 
 
 TRAIN = [

@@ -132,9 +132,7 @@ def results(tmp_path):
 
 def test_the_page_groups_seeds_and_keeps_small_training_sets_for_the_curve(results):
     page = render(results)
-    assert (
-        "| unified | text only | MiniLM-L6 22.7 M + LoRA | 3,373 | 723 | 0, 1, 2 | **81.00 ± 1.00** |" in page
-    )
+    assert "| unified | text only | MiniLM-L6 22.7 M + LoRA | 3,373 | 723 | 0, 1, 2 | **81.00 ± 1.00** |" in page
     assert "79.0 – 83.0" in page
     table, curve = page.split("### Learning curves")
     assert "71.00" not in table.split("## twitter2017")[1]

@@ -33,9 +33,7 @@ def sections():
         Table("table", ("a", NASTY), ((NASTY, "1.5"), ("b", "2")), note=NASTY),
         Bars("bars", (Bar(NASTY, 0.5, 0.4, 0.6, NASTY), Bar("b", 0.25, group="g")), note=NASTY),
         Curve("curve", {NASTY: (Point(1, 0.5, 0.4, 0.6), Point(9, 0.7, 0.6, 0.8))}, NASTY),
-        Examples(
-            "examples", (Card(NASTY, (Line(NASTY, NASTY, (Mark(1, 7, NASTY),), "wrong"),), (picture(),)),)
-        ),
+        Examples("examples", (Card(NASTY, (Line(NASTY, NASTY, (Mark(1, 7, NASTY),), "wrong"),), (picture(),)),)),
     ]
 
 
@@ -95,9 +93,7 @@ def test_marks_that_overlap_or_lie_outside_are_still_told():
 
 
 def test_bars_end_where_their_values_are():
-    svg = ElementTree.fromstring(
-        bars_svg(Bars("t", (Bar("a", 0.5, 0.4, 0.6), Bar("b", 0.25), Bar("c", 0.0))))
-    )
+    svg = ElementTree.fromstring(bars_svg(Bars("t", (Bar("a", 0.5, 0.4, 0.6), Bar("b", 0.25), Bar("c", 0.0)))))
     widths = [float(rect.get("width")) for rect in svg.iter("rect")]
     assert widths[0] == pytest.approx(2 * widths[1], abs=0.1)
     assert widths[2] == 0

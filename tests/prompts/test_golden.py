@@ -30,9 +30,7 @@ def test_golden(template, probes):
     if template.front.task == "ner":
         data = Dataset("probes", "ner", probes.TYPES, {"train": (probes.POST, probes.OTHER_POST)})
     else:
-        data = Dataset(
-            "probes", "attributes", probes.ATTRIBUTES, {"train": (probes.PRODUCT, probes.OTHER_PRODUCT)}
-        )
+        data = Dataset("probes", "attributes", probes.ATTRIBUTES, {"train": (probes.PRODUCT, probes.OTHER_PRODUCT)})
     text = as_text(preview(template, data))
     path = GOLDEN / f"{template.name.replace('/', '.')}.txt"
     if os.environ.get("WRITE_GOLDEN"):

@@ -18,10 +18,7 @@ def test_every_task_has_all_modes(task):
 
 def test_digest_is_that_of_the_file():
     template = find("ner/zero_shot.v1")
-    assert (
-        template.digest
-        == hashlib.sha256((PACKAGE_FOLDER / "ner/zero_shot.v1.jinja").read_bytes()).hexdigest()
-    )
+    assert template.digest == hashlib.sha256((PACKAGE_FOLDER / "ner/zero_shot.v1.jinja").read_bytes()).hexdigest()
     assert template.name == "ner/zero_shot.v1"
     assert template.version == 1
 

@@ -56,9 +56,7 @@ def test_faults_of_a_users_template(write, user, head, says):
 
 
 def test_gold_that_only_some_rows_show_is_found(write):
-    (result,) = lint(
-        write("ner/mine.v1", "{{ example.text }}{% if example.images %}{{ example.gold }}{% endif %}")
-    )
+    (result,) = lint(write("ner/mine.v1", "{{ example.text }}{% if example.images %}{{ example.gold }}{% endif %}"))
     assert "gold" in str(result.faults[0])
 
 

@@ -336,9 +336,7 @@ def test_rationale_faults(text, finish, name):
 def test_verdicts():
     text = "Verdicts:\n1: yes - a city\n2. **No** - the film, not the person\n3) correct"
     parsed = parse_verdicts(text, 3)
-    assert parsed == Parsed(
-        (Verdict(True, "a city"), Verdict(False, "the film, not the person"), Verdict(True))
-    )
+    assert parsed == Parsed((Verdict(True, "a city"), Verdict(False, "the film, not the person"), Verdict(True)))
     assert parse_verdicts(text, 4) == Fault("schema", "no verdict on claim 4 of 4")
     assert parse_verdicts(text, 2).repaired == "extra_lines"
     assert parse_verdicts("I'm sorry, I can't do that", 1).name == "refused"

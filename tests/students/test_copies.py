@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from magister.students.fusion.copies import COMMON, CopyReader, copies, tells
 
 
@@ -20,7 +19,10 @@ def test_a_torn_word_is_no_copy() -> None:
     assert copies([(7, 8)], [7, 9, 8, 7], [True]) == []
 
 
-@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=2), min_size=1, max_size=6), st.lists(st.integers(0, 3), max_size=20))
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=2), min_size=1, max_size=6),
+    st.lists(st.integers(0, 3), max_size=20),
+)
 def test_each_pair_repeats_the_word_and_no_position_is_used_twice(words: list[list[int]], side: list[int]) -> None:
     pairs = copies(words, side, [True] * len(words))
     positions = [position for _, position in pairs]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from magister.models import packaged
+from magister.models import names, packaged
 from magister.students import collate
 from magister.students.collate import Layout, owner, read, shape, windows
 from magister.students.encoders import text
@@ -66,7 +66,7 @@ def test_decoder_sub_tokens_spell_the_text(tiny_qwen: str) -> None:
 
 @pytest.mark.skipif(not packaged.available("minilm"), reason="the package with MiniLM is not installed")
 def test_minilm_sub_tokens_equal_its_tokenizer() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(packaged.resolve("minilm"))
+    tokenizer = AutoTokenizer.from_pretrained(names.resolve("minilm"))
     sub = text.SubTokens(tokenizer)
     whole = tokenizer(TWEET, is_split_into_words=True, add_special_tokens=False, truncation=False)
     ours = [p.id for word in TWEET for p in sub.word(word, True)]

@@ -28,9 +28,7 @@ def test_spans_are_those_of_seqeval_strict(pairs):
     found = [(e.type, starts[e.start], starts[e.start] + len(e.text.split(" "))) for e in entities]
     expected = [(e.tag, e.start, e.end) for e in Entities([tags], IOB2).entities[0]] if tags else []
     assert found == expected
-    chunks = sum(
-        tag[2:] != before[2:] for before, tag in zip(["O", *tags], tags, strict=False) if tag[0] == "I"
-    )
+    chunks = sum(tag[2:] != before[2:] for before, tag in zip(["O", *tags], tags, strict=False) if tag[0] == "I")
     assert orphans == chunks
 
 
@@ -87,9 +85,7 @@ def test_conll_faults_name_file_and_line(tweets):
         "7",
     ]  # 6 has no blank line, 7 no line after it
     assert dataset.split("train")[0].text == "Ann Lee sings"
-    said = [
-        (fault.where.removeprefix(f"{tweets}/train.txt, line "), fault.problem) for fault in dataset.faults
-    ]
+    said = [(fault.where.removeprefix(f"{tweets}/train.txt, line "), fault.problem) for fault in dataset.faults]
     assert [line for line, _ in said] == ["7", "9", "12", "14", "17", "20", "23"]
     for part, (_, problem) in zip(
         (

@@ -58,9 +58,7 @@ def test_parquet_with_class_labels_and_pictures(tmp_path):
     assert (second.gold.entities, second.images, second.context) == ((), (), {})
     assert third.gold.entities[0].type == "LOC"
     assert dataset.notes == {"orphan_i_tags.train": 1, "orphan_i_tags.valid": 1, "columns_left_out": 1}
-    assert [f.where for f in dataset.faults] == [
-        f"hub:{folder}, {split} row 4" for split in ("train", "valid")
-    ]
+    assert [f.where for f in dataset.faults] == [f"hub:{folder}, {split} row 4" for split in ("train", "valid")]
     assert "2 words but 1 tags" in dataset.faults[0].problem
 
 
@@ -124,9 +122,7 @@ def test_attributes_from_structs_and_pairs(tmp_path):
 def test_what_cannot_be_read_is_said(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,n\nhello,1\n")
-    with pytest.raises(
-        DataFault, match=r"neither tokens and ner_tags nor text and values \(columns here: text, n"
-    ):
+    with pytest.raises(DataFault, match=r"neither tokens and ner_tags nor text and values \(columns here: text, n"):
         read(f"hub:{path}")
     with pytest.raises(DataFault, match="no column 'titel'"):
         read(f"hub:{path}", columns={"titel": "text"})

@@ -136,9 +136,7 @@ WHOLE = {kind: encoded(kind, (24, 24)) for kind in ("PNG", "JPEG", "GIF", "WEBP"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@given(
-    st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8)
-)
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8))
 def test_damaged_files_open_or_are_faults(kind, damage):
     data = bytearray(WHOLE[kind])
     for at, value in damage:

@@ -17,12 +17,8 @@ from magister.tasks.task import DataFault, Dataset
 words = st.text(min_size=1, max_size=12).filter(str.strip)  # any character, line separators among them
 texts = st.text(min_size=1, max_size=40).filter(str.strip)
 names = st.text(string.ascii_letters + "._- é", min_size=1, max_size=10).map(lambda n: f"x{n}.jpg")
-sources = st.one_of(
-    names.map(lambda n: f"/pictures/of/{n}"), names.map(lambda n: f"data:image/png;base64,{n}")
-)
-images = st.lists(st.builds(Image, source=sources, example=st.sampled_from(["", "other"])), max_size=2).map(
-    tuple
-)
+sources = st.one_of(names.map(lambda n: f"/pictures/of/{n}"), names.map(lambda n: f"data:image/png;base64,{n}"))
+images = st.lists(st.builds(Image, source=sources, example=st.sampled_from(["", "other"])), max_size=2).map(tuple)
 contexts = st.dictionaries(texts, texts, max_size=2)
 
 
@@ -32,9 +28,7 @@ def entities(draw, text):
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(text) - 1))
         end = draw(st.integers(start + 1, len(text)))
-        found.append(
-            ner.Entity(text=text[start:end], type=draw(st.sampled_from(["PER", "LOC"])), start=start, end=end)
-        )
+        found.append(ner.Entity(text=text[start:end], type=draw(st.sampled_from(["PER", "LOC"])), start=start, end=end))
     return ner.Answer(entities=tuple(found))
 
 
@@ -44,9 +38,7 @@ def posts(draw, identity):
     text = " ".join(own) if own else draw(texts)
     gold = draw(st.none() | entities(text))
     own_images = draw(images)
-    pictures = (
-        (*own_images, Image(source="/p/a.jpg", example=identity)) if draw(st.booleans()) else own_images
-    )
+    pictures = (*own_images, Image(source="/p/a.jpg", example=identity)) if draw(st.booleans()) else own_images
     return ner.Example(id=identity, text=text, words=own, images=pictures, context=draw(contexts), gold=gold)
 
 
@@ -77,8 +69,7 @@ def data_sets(draw):
     task, schema, one = draw(st.sampled_from([("ner", NER, posts), ("attributes", ATTRIBUTES, products)]))
     ids = iter(draw(st.lists(st.text(max_size=6), min_size=6, max_size=6, unique=True)))
     splits = {
-        split: tuple(draw(one(next(ids))) for _ in range(draw(st.integers(0, 3))))
-        for split in ("train", "test 1")
+        split: tuple(draw(one(next(ids))) for _ in range(draw(st.integers(0, 3)))) for split in ("train", "test 1")
     }
     return Dataset(draw(texts), task, schema, splits, notes={"orphans": 3})
 
@@ -178,9 +169,7 @@ def test_folder_with_schema_beside_and_relative_pictures(tmp_path, monkeypatch):
 
 
 def test_written_file_can_move_with_its_pictures(tmp_path):
-    example = ner.Example(
-        id="1", text="a", images=(Image(source=str(tmp_path / "a" / "p.jpg"), example="1"),)
-    )
+    example = ner.Example(id="1", text="a", images=(Image(source=str(tmp_path / "a" / "p.jpg"), example="1"),))
     jsonl.write(Dataset("d", "ner", NER, {"train": (example,)}), tmp_path / "a" / "d.jsonl")
     assert json.loads((tmp_path / "a" / "d.jsonl").read_text().splitlines()[1])["images"] == ["p.jpg"]
     os.rename(tmp_path / "a", tmp_path / "b")

@@ -33,9 +33,7 @@ def row(example: str, text: str = "it is so", prompt: str = "ner/rationale.noun.
 
 ROWS = [
     row("a", "a noun"),
-    row(
-        "a", '{"entities": []}', "ner/zero_shot.v1", answer='{"entities": []}', agreement=0.5, prompt_tokens=3
-    ),
+    row("a", '{"entities": []}', "ner/zero_shot.v1", answer='{"entities": []}', agreement=0.5, prompt_tokens=3),
     row("a", "a sentence", "ner/rationale.sentence.v1"),
     row("a", "another post", "ner/rationale.style.v1"),
     row("b", "as the given answer says", status="quarantined", reason="leak"),
@@ -112,9 +110,7 @@ def test_rows_by_status_and_prompt(folder):
         list(corpus.rows(folder, status="good"))
 
 
-@pytest.mark.parametrize(
-    "bad", [{"colour": 1}, {"status": "fine"}, {"status": "failed"}, {"reason": "leak"}], ids=str
-)
+@pytest.mark.parametrize("bad", [{"colour": 1}, {"status": "fine"}, {"status": "failed"}, {"reason": "leak"}], ids=str)
 def test_a_wrong_row_is_refused_and_the_old_corpus_stays(folder, bad):
     before = (folder / "data" / "train.parquet").read_bytes()
     with pytest.raises(ValueError, match=r"row|column"):
@@ -230,9 +226,7 @@ def test_a_byte_that_is_no_utf8_spoils_its_line_only(tmp_path):
 
 
 def test_texts_of_a_file_say_what_is_left_out(tmp_path):
-    file = lines(
-        tmp_path / "k.jsonl", {"id": "1", "text": "one "}, {"id": "1", "text": "no"}, {"id": "2", "text": ""}
-    )
+    file = lines(tmp_path / "k.jsonl", {"id": "1", "text": "one "}, {"id": "1", "text": "no"}, {"id": "2", "text": ""})
     with pytest.warns(UserWarning, match=r"1 lines contradict.* 1 texts are blank"):
         assert corpus.texts(file) == {"1": "one"}
     with pytest.raises(DataFault, match="no prompts"):

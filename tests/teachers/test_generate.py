@@ -113,9 +113,7 @@ def test_a_broken_picture_fails_its_example_only(tmp_path):
 
 def test_an_example_that_lacks_what_a_template_needs_fails_alone(tmp_path):
     bare = EXAMPLES[1].model_copy(update={"gold": None})
-    summary = run(
-        FakeTeacher(lambda r: "some words"), tmp_path / "c", [EXAMPLES[0], bare], ["rationale.style"]
-    )
+    summary = run(FakeTeacher(lambda r: "some words"), tmp_path / "c", [EXAMPLES[0], bare], ["rationale.style"])
     assert (summary.kept, summary.failed) == (1, {"render": 1})
     with pytest.raises(DataFault, match=r"rationale\.style\.v1: it cannot be asked of any example.*gold"):
         run(FakeTeacher(), tmp_path / "d", [bare], ["rationale.style"])
@@ -125,9 +123,7 @@ def test_an_example_that_lacks_what_a_template_needs_fails_alone(tmp_path):
 def test_failures_are_asked_again_only_when_told(tmp_path):
     def flaky(request):
         return (
-            Reply(key=request.key, finish="error", failure="transport")
-            if request.example == "e2"
-            else right(request)
+            Reply(key=request.key, finish="error", failure="transport") if request.example == "e2" else right(request)
         )
 
     assert run(FakeTeacher(flaky), tmp_path / "c").failed == {"transport": 1}
@@ -142,9 +138,7 @@ def test_failures_are_asked_again_only_when_told(tmp_path):
 def test_raising_max_tokens_asks_again_only_what_met_the_limit(tmp_path):
     def says(request):
         cut = request.example in ("e1", "e4") and request.prompt.max_tokens < 50
-        return Reply(
-            key=request.key, text=right(request)[: 20 if cut else None], finish="length" if cut else "stop"
-        )
+        return Reply(key=request.key, text=right(request)[: 20 if cut else None], finish="length" if cut else "stop")
 
     assert run(FakeTeacher(says), tmp_path / "c", max_tokens=20).quarantined == {"length": 2}
     higher = FakeTeacher(says)
@@ -284,9 +278,7 @@ def test_ctrl_c_says_what_is_saved_and_the_same_command_goes_on(tmp_path):
             raise KeyboardInterrupt
         return right(request)
 
-    with pytest.raises(
-        Interrupted, match=r"3 of 6 answers are saved in .*ledger\.jsonl; the same command goes on"
-    ):
+    with pytest.raises(Interrupted, match=r"3 of 6 answers are saved in .*ledger\.jsonl; the same command goes on"):
         run(FakeTeacher(says), tmp_path / "c")
     rest = FakeTeacher()
     assert run(rest, tmp_path / "c").kept == 6

@@ -38,9 +38,7 @@ def request(text: str = "question", **fields) -> Request:
 
 
 def row(asked: Request, text: str = "answer", **fields) -> Row:
-    return Row.of(
-        asked, Reply(key=asked.key, text=text, usage=Usage(prompt_tokens=3), **fields), "fake", IDENTITY
-    )
+    return Row.of(asked, Reply(key=asked.key, text=text, usage=Usage(prompt_tokens=3), **fields), "fake", IDENTITY)
 
 
 # --- the key ---
@@ -75,9 +73,7 @@ def test_what_decides_the_answer_is_in_the_key(tmp_path):
         request("another question"),
         request(system="be long"),
         request(schema=None),
-        request(
-            schema={"type": "object", "properties": {"a": {}, "b": {}}}
-        ),  # a grammar makes it answer in order
+        request(schema={"type": "object", "properties": {"a": {}, "b": {}}}),  # a grammar makes it answer in order
         request(stop=("\n",)),
         request(temperature=0.5),
         request(seed=1),

@@ -92,8 +92,7 @@ def test_retry_after_is_obeyed_and_makes_the_others_wait(server):
     started = time.monotonic()
     teacher = OpenAITeacher("m", server.url, concurrency=1)
     replies = [
-        (r, time.monotonic() - started)
-        for r in teacher.generate(request(t, key=t) for t in ["[429-once]", "b"])
+        (r, time.monotonic() - started) for r in teacher.generate(request(t, key=t) for t in ["[429-once]", "b"])
     ]
     assert [r.failure for r, _ in replies] == [None, None]
     assert replies[0][1] >= 0.3
@@ -152,9 +151,7 @@ def test_one_bad_request_never_stops_the_others(server):
 def test_a_dead_endpoint_fails_each_request_by_name():
     with StubServer() as stub:
         url = stub.url
-    replies = list(
-        OpenAITeacher("m", url, attempts=1).generate([request("a", key="a"), request("b", key="b")])
-    )
+    replies = list(OpenAITeacher("m", url, attempts=1).generate([request("a", key="a"), request("b", key="b")]))
     assert {r.failure for r in replies} == {"transport"}
 
 
@@ -215,9 +212,7 @@ def test_the_key_is_sent_and_shown_nowhere(server, monkeypatch):
     assert server.headers[0]["Authorization"] == "Bearer sk-secret-1"
     assert reply.failure == "transport"
     assert "HTTP 401" in reply.detail
-    assert "sk-secret" not in json.dumps(
-        [reply.model_dump(), teacher.identity(), teacher.spec, str(vars(teacher))]
-    )
+    assert "sk-secret" not in json.dumps([reply.model_dump(), teacher.identity(), teacher.spec, str(vars(teacher))])
 
 
 def test_credentials_of_the_url_are_used_and_shown_nowhere(server):
@@ -235,9 +230,7 @@ def test_credentials_of_the_url_are_used_and_shown_nowhere(server):
 def test_identity_tells_endpoints_apart_unless_they_are_named():
     here, there = (OpenAITeacher.of_spec(f"openai:m@http://{host}/v1").identity() for host in ("a:1", "b:1"))
     assert here != there
-    here, there = (
-        OpenAITeacher.of_spec(f"openai:m@http://{host}/v1#lab").identity() for host in ("a:1", "b:1")
-    )
+    here, there = (OpenAITeacher.of_spec(f"openai:m@http://{host}/v1#lab").identity() for host in ("a:1", "b:1"))
     assert here == there
 
 
@@ -252,6 +245,4 @@ def test_it_imports_nothing_heavy():
     heavy = "'torch', 'transformers', 'datasets'"
     imports = "import sys, magister.teachers.openai, magister.teachers.spec"
     code = f"{imports}; print(sys.modules.keys() & {{{heavy}}})"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

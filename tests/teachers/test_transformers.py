@@ -20,9 +20,7 @@ from PIL import Image as Pillow
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_llms
 
-SHOTS = "".join(
-    f"Text: {n} flew to {p}.\nEntities: {n}, {p}\n\n" for n, p in [("Anna", "Oslo"), ("Bo", "Rome")]
-)
+SHOTS = "".join(f"Text: {n} flew to {p}.\nEntities: {n}, {p}\n\n" for n, p in [("Anna", "Oslo"), ("Bo", "Rome")])
 POSTS = [
     "Anna",
     "a long walk in Oslo with Anna and all the others",
@@ -35,9 +33,7 @@ POSTS = [
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    return TransformersTeacher(
-        tiny_llms.text_llm(tmp_path_factory.mktemp("llama")), dtype="float32", batch_size=4
-    )
+    return TransformersTeacher(tiny_llms.text_llm(tmp_path_factory.mktemp("llama")), dtype="float32", batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +44,12 @@ def gemma(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory):
-    return TransformersTeacher(
-        tiny_llms.vision_llm(tmp_path_factory.mktemp("llava")), dtype="float32", batch_size=4
-    )
+    return TransformersTeacher(tiny_llms.vision_llm(tmp_path_factory.mktemp("llava")), dtype="float32", batch_size=4)
 
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
-    return TransformersTeacher(
-        tiny_llms.qwen2_vl(tmp_path_factory.mktemp("qwen")), dtype="float32", batch_size=4
-    )
+    return TransformersTeacher(tiny_llms.qwen2_vl(tmp_path_factory.mktemp("qwen")), dtype="float32", batch_size=4)
 
 
 @pytest.fixture
@@ -110,9 +102,7 @@ def test_batched_answers_equal_single_answers(name, request_of_pytest, monkeypat
 def test_the_answer_is_the_one_that_the_model_gives_by_itself(llama):
     asked = few_shot("Anna", max_tokens=8)
     reply = by_key(llama, [asked])["Anna"]
-    ids = torch.tensor(
-        [[llama.tokenizer.bos_token_id, *llama.tokenizer(asked.prompt.messages[0].text)["input_ids"]]]
-    )
+    ids = torch.tensor([[llama.tokenizer.bos_token_id, *llama.tokenizer(asked.prompt.messages[0].text)["input_ids"]]])
     assert reply.usage.prompt_tokens == ids.shape[1]
     for _ in range(reply.usage.completion_tokens):
         best = llama._model(ids).logits[0, -1].argmax()
@@ -122,9 +112,7 @@ def test_the_answer_is_the_one_that_the_model_gives_by_itself(llama):
 
 
 def test_limits_hold_for_each_request(llama):
-    replies = by_key(
-        llama, [few_shot("Anna", max_tokens=3, key="3"), few_shot("Anna", max_tokens=9, key="9")]
-    )
+    replies = by_key(llama, [few_shot("Anna", max_tokens=3, key="3"), few_shot("Anna", max_tokens=9, key="9")])
     assert replies["3"].usage.completion_tokens <= 3 < replies["9"].usage.completion_tokens
     assert replies["3"].finish == "length"
 
@@ -171,8 +159,7 @@ def test_sampling_draws_from_the_softmax_at_the_temperature():
     counts = torch.bincount(torch.cat([draw(None, scores).argmax(-1) for _ in range(n)]), minlength=3) / n
     expected = (scores[0] / temperature).softmax(-1)
     assert all(
-        abs(a - b) < 4 * math.sqrt(b * (1 - b) / n)
-        for a, b in zip(counts.tolist(), expected.tolist(), strict=True)
+        abs(a - b) < 4 * math.sqrt(b * (1 - b) / n) for a, b in zip(counts.tolist(), expected.tolist(), strict=True)
     )
 
 
@@ -242,9 +229,7 @@ def test_the_processor_gets_text_and_pictures_where_the_prompt_has_them(llava):
     assert batch[0].text == "<|user|>a <image> b <image> c<|end|><|assistant|>"
     inputs, _, _ = llava._with_images(batch)
     assert inputs["pixel_values"].shape == (2, 3, 32, 32)
-    assert inputs["pixel_values"][0, 0].mean() > inputs["pixel_values"][1, 0].mean(), (
-        "the red one comes first"
-    )
+    assert inputs["pixel_values"][0, 0].mean() > inputs["pixel_values"][1, 0].mean(), "the red one comes first"
 
 
 def test_broken_pictures_placeholders_and_long_prompts_fail_alone(llava, tmp_path):

@@ -68,9 +68,7 @@ def text_llm(folder: Path, *, chat: bool = False, sliding: int = 0, context: int
         )
     else:
         model = LlamaForCausalLM(LlamaConfig(**shape))
-    if (
-        sliding
-    ):  # as made, its scaled embeddings drown what attention adds, and no test could see an error there
+    if sliding:  # as made, its scaled embeddings drown what attention adds, and no test could see an error there
         model.model.embed_tokens.weight.data.mul_(0.05)
     if chat:
         made.chat_template = CHAT
