@@ -114,7 +114,7 @@ def prompts_render(
         return show(prompt.model_dump())
     for message in prompt.messages:
         print(f"--- {message.role}")
-        print("".join(p.text if p.text is not None else f"[picture {p.image.label}]" for p in message.parts if p))
+        print("".join(f"[picture {p.image.label}]" if p.image else p.text or "" for p in message.parts))
     print(f"--- {prompt.template} {prompt.digest[:12]}, at most {prompt.max_tokens} tokens")
 
 

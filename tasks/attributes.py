@@ -1,4 +1,4 @@
-"""Multimodal attribute value extraction (MAE): a product's text and images in, a value or "absent" per attribute out."""
+"""Multimodal attribute value extraction (MAE): text and images in, a value or "absent" per attribute out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Answer(Record):
     As gold, several values are alternatives of which one is enough (the convention of the field's data sets).
     """
 
-    values: dict[str, tuple[str, ...]] = {}
+    values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class Example(Record):
@@ -72,7 +72,7 @@ class Example(Record):
     category: str = ""
     asked: tuple[str, ...] = ()
     images: tuple[Image, ...] = ()
-    context: dict[str, str] = {}
+    context: dict[str, str] = Field(default_factory=dict)
     gold: Answer | None = None
 
 

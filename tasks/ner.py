@@ -57,7 +57,7 @@ class Example(Record):
     text: str = Field(min_length=1)
     words: tuple[str, ...] = ()
     images: tuple[Image, ...] = ()
-    context: dict[str, str] = {}
+    context: dict[str, str] = Field(default_factory=dict)
     gold: Answer | None = None
 
     @model_validator(mode="after")
