@@ -34,7 +34,8 @@ def corpus_from(
 ) -> Summary:
     """Read the data, make the teacher, ask, verify, write the corpus; ``options`` go to `generate`.
 
-    Demonstrations, where a template shows some, come out of the training split.
+    ``split`` may name several with commas between (knowledge is needed of every split). Demonstrations, where a
+    template shows some, come out of the training split.
     """
     dataset = readers.read(data)
     if dataset.task != task:
@@ -50,7 +51,7 @@ def corpus_from(
     try:
         return generate(
             TASKS[task],
-            dataset.split(split),
+            [example for name in split.split(",") for example in dataset.split(name)],
             dataset.schema,
             engine,
             names,
