@@ -97,7 +97,7 @@ class Canvas:
         """A word, centred at a point."""
         font = ImageFont.load_default(size * _SCALE)
         draw = ImageDraw.Draw(self._picture)
-        draw.text(_large((x, y)), text, PAINTS.get(colour, colour), font, anchor="mm")
+        draw.text((x * _SCALE, y * _SCALE), text, PAINTS.get(colour, colour), font, anchor="mm")
 
     def save(self, path: Path) -> None:
         """Write a small PNG (64 colours)."""

@@ -27,7 +27,8 @@ def pictures() -> Iterator[tuple[str, Canvas]]:
 
 def look(product: attributes.Example) -> Look:
     """What a product looks like, as its gold values say; what is not asked is plain."""
-    shown = {name: values[0] for name, values in product.gold.values.items() if values and name in Look._fields}
+    gold = product.gold.values if product.gold else {}
+    shown = {name: values[0] for name, values in gold.items() if values and name in Look._fields}
     return Look(product.category, **shown)
 
 

@@ -33,7 +33,7 @@ def mug(c: Canvas, look: Look) -> None:
     c.paint(look.color, ring(88, 66, 22, 8))
     c.paint(look.color, box(24, 34, 86, 104, 10), pattern=look.pattern)
     c.paint("#3b2a20", oval(27, 30, 83, 42))
-    c.write(look.print, 55, 72, 18, _on(look))
+    c.write(look.print, 55, 74, 16, _on(look))
 
 
 def t_shirt(c: Canvas, look: Look) -> None:
@@ -101,7 +101,7 @@ def cap(c: Canvas, look: Look) -> None:
     c.paint(look.color, wedge(56, 76, 42, 180, 360))
     c.paint(look.color, polygon(60, 70, 96, 68, 120, 80, 118, 86, 60, 80), box(14, 70, 98, 80, 3))
     c.paint(look.color, disc(56, 35, 4))
-    c.write(look.print, 54, 58, 16, _on(look))
+    c.write(look.print, 54, 59, 18, _on(look))
 
 
 def clock(c: Canvas, look: Look) -> None:

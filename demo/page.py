@@ -76,13 +76,13 @@ def sections(
 
 
 _ABOUT = """\
-A small teacher ({teacher}) was asked about the posts and products of Magister's sampler. Its answers were checked and kept \
-as a corpus. The same compact student was then trained three times on the same posts: on the text alone, with the \
+A small teacher ({teacher}) was asked about the posts and products of Magister's sampler. Its answers were checked and \
+kept as a corpus. The same compact student was then trained three times on the same posts: on the text alone, with the \
 teacher's knowledge read beside the text, and with knowledge that we wrote by hand. At last the teacher extracted \
 attributes from products it had seen no examples of. All of it took {seconds:.0f} seconds on this machine, offline.
 
-The hand-written knowledge stands in for a strong teacher. It was written by those who wrote the posts and their gold, so \
-it shows what good knowledge may be worth at best. The posts, the products and the pictures are our own (CC0).
+The hand-written knowledge stands in for a strong teacher. It was written by those who wrote the posts and their gold, \
+so it shows what good knowledge may be worth at best. The posts, the products and the pictures are our own (CC0).
 
 The students were judged on twelve posts. That is a toy: the intervals are wide, and no claim stands on it. Figures on \
 public data are in docs/results.md."""
@@ -102,14 +102,15 @@ def _corpora(corpora: Mapping[str, Path]) -> Table:
             )
         )  # fmt: skip
     header = ("corpus", "prompt", *corpus.STATUSES, "agreement", "reasons")
-    return Table("What the teacher said, and what was kept", header, tuple(rows), "Agreement: of parsed answers with gold.")
+    note = "Agreement: of the parsed answers with gold."
+    return Table("What the teacher said, and what was kept", header, tuple(rows), note)
 
 
 def _knowledge(folder: Path, written: Path, students: Mapping[str, Judgement]) -> Table:
     said, by_hand = corpus.texts(folder), corpus.texts(written)
     examples = next(iter(students.values())).examples[:EXPLANATIONS]
     rows = tuple((e.text, said.get(e.id, "(quarantined)"), by_hand.get(e.id, "")) for e in examples)
-    note = "Explanations of test posts. The teacher's may be wrong: nothing in a post can tell. Students read them as they are."
+    note = "Explanations of test posts. The teacher's are often wrong; students read them as they are."
     return Table("Knowledge", ("post", "the teacher's", "hand-written"), rows, note)
 
 

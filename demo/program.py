@@ -92,8 +92,8 @@ class Demo:
         """The teacher explains the names in every post: knowledge for the students."""
         self.say("\n2. The teacher: what it knows of the posts and products becomes a corpus")
         if self.teacher == "demo":
-            self.say("   (Gemma 3 270M, a base model that cannot see: pictures are put into words. Its first start ever")
-            self.say("   converts its weights, about a minute.)")
+            self.say("   (Gemma 3 270M, a base model that cannot see: pictures are put into words. Its first start")
+            self.say("   on a machine converts its weights, which takes about a minute.)")
         out = self._generate("ner", "posts", "rationale.noun_few_shot", "knowledge", SPLITS, None)
         for row in [r for r in corpus.rows(out) if r["status"] == "kept"][:3]:
             self.say(f"   {row['id']}: {row['text'].strip()}")
@@ -144,7 +144,7 @@ class Demo:
     def judge_teacher(self, task: str, data: str, prompt: str) -> judge.Judgement:
         """The teacher itself on the test split; a few of its answers beside gold where it extracts attributes."""
         if task == "attributes":
-            self.say("\n4. Zero-shot extraction: the teacher reads products of the test split, with none of the data shown")
+            self.say("\n4. Zero-shot extraction: the teacher reads test products; no example of the data is shown")
         self._command(
             "evaluate", "-", task, self._data(data), "--teacher", self.teacher, "--prompt", prompt, prompts=True
         )
