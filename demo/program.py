@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..distill import judge, recipe, train
@@ -17,6 +18,7 @@ from ..eval import report
 from ..prompts.library import FOLDERS_VARIABLE
 from ..tasks import readers
 from ..teachers import corpus
+from ..teachers.describe import Describer
 from ..teachers.run import corpus_from
 from . import page
 
@@ -45,6 +47,11 @@ class Demo:
     limit: int = 16
     say: Callable[[str], None] = lambda line: print(line, flush=True)
 
+    @cached_property
+    def _describer(self) -> Describer:
+        """Pictures in words, each described once for all steps and runs."""
+        return Describer(self.out / "descriptions")
+
     @property
     def sampler(self) -> Path:
         """The copy of the sampler beside the results."""
@@ -69,6 +76,9 @@ class Demo:
         scores |= {"teacher, few-shot": teacher.scores, "teacher, extraction": extracted.scores}
         path = report.write_report(self.out, "Magister's demo", sections, scores, about)["html"]
         self.say(f"   {about['seconds']:.0f} seconds in all. Open {path}")
+        self.say("\nTo go on, extract from a text and a picture of your own:")
+        example = ["--image", str(self.sampler / "pictures" / "mug-4.png"), "Tinkerly mug, bone china, 400 ml"]
+        self._command("extract", "--teacher", self.teacher, "--attributes", "brand,material,color", *example)
         return path
 
     def _lay_out(self) -> None:
@@ -112,8 +122,9 @@ class Demo:
             *limited, "--out", str(out), prompts=True,
         )  # fmt: skip
         corpus_from(
-            task, self._data(data), self.teacher, [prompt], out, split=split, limit=limit, say=lambda line: None
-        )
+            task, self._data(data), self.teacher, [prompt], out, split=split, limit=limit, say=_nothing,
+            describe=self._describer.describe,
+        )  # fmt: skip
         self.say("   " + page.counted(corpus.stats(out)))
         return out
 
@@ -148,7 +159,9 @@ class Demo:
         self._command(
             "evaluate", "-", task, self._data(data), "--teacher", self.teacher, "--prompt", prompt, prompts=True
         )
-        judged = judge.teacher(self.teacher, task, self._data(data), prompt=prompt, say=lambda line: None)
+        judged = judge.teacher(
+            self.teacher, task, self._data(data), prompt=prompt, say=_nothing, describe=self._describer.describe
+        )
         self.say("   " + page.in_short(judged))
         if task == "attributes":
             for line in page.extractions(judged, 4):
@@ -175,6 +188,10 @@ class Demo:
             del os.environ[FOLDERS_VARIABLE]
             if before is not None:
                 os.environ[FOLDERS_VARIABLE] = before
+
+
+def _nothing(line: str) -> None:
+    """Says nothing: the steps have lines of their own."""
 
 
 def _quiet() -> None:

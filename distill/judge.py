@@ -13,6 +13,7 @@ from typing import Any
 
 from ..eval import record, report, score
 from ..tasks import TASKS, readers
+from ..tasks.images import Image
 from ..tasks.task import DataFault
 from . import origin
 from .recipe import Recipe
@@ -94,9 +95,12 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
 
 def teacher(
     spec: str, task: str, data: str, split: str = "test", prompt: str = "few_shot", limit: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, describe: Callable[[Image], Any] | None = None,
 ) -> Judgement:  # fmt: skip
-    """Ask a teacher about a split and judge its answers; no answer counts as wrong and is counted by its fault."""
+    """Ask a teacher about a split and judge its answers; no answer counts as wrong and is counted by its fault.
+
+    ``describe`` puts pictures into words for a teacher that cannot see, in place of a describer made for this call.
+    """
     from ..prompts.library import find
     from ..teachers.ask import ask
     from ..teachers.describe import Describer
@@ -108,7 +112,8 @@ def teacher(
     examples = dataset.split(split)[:limit]
     shown = "demonstrations" in find(prompt if "/" in prompt else f"{task}/{prompt}").takes
     engine = of_spec(spec)
-    describe = None if engine.sees_images else Describer().describe
+    if not engine.sees_images:
+        describe = describe or Describer().describe
     started, answers, faults = time.monotonic(), [], Counter[str]()
     try:
         pool = dataset.split("train") if shown else ()

@@ -15,6 +15,8 @@ from ..tasks.task import DataFault
 from . import spec
 from .describe import Describer
 from .generate import Summary, generate
+from .plan import Describe
+from .run_folder import DESCRIPTIONS
 from .teacher import Reply
 
 #: Seconds between two lines of progress where there is no terminal.
@@ -29,13 +31,15 @@ def corpus_from(
     out: Path,
     *,
     split: str = "train",
+    describe: Describe | None = None,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Summary:
     """Read the data, make the teacher, ask, verify, write the corpus; ``options`` go to `generate`.
 
     ``split`` may name several with commas between (knowledge is needed of every split). Demonstrations, where a
-    template shows some, come out of the training split.
+    template shows some, come out of the training split. ``describe`` puts pictures into words for a teacher that
+    cannot see, in place of a describer that keeps them in ``out``.
     """
     dataset = readers.read(data)
     if dataset.task != task:
@@ -47,7 +51,8 @@ def corpus_from(
     if any("demonstrations" in find(name).takes for name in names):
         demonstrations = dataset.split("train")
     engine = spec.teacher(teacher)
-    describer = None if engine.sees_images else Describer(out / "descriptions")
+    if not engine.sees_images:
+        describe = describe or Describer(out / DESCRIPTIONS).describe
     try:
         return generate(
             TASKS[task],
@@ -57,7 +62,7 @@ def corpus_from(
             names,
             out,
             demonstrations=demonstrations,
-            describe=describer.describe if describer else None,
+            describe=describe,
             progress=progress(say),
             command=shlex.join(["magister", *sys.argv[1:]]),
             **options,

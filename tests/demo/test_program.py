@@ -1,4 +1,4 @@
-"""The demo's steps with a fake teacher and a tiny student: they finish, write a report, and go on where they stopped."""
+"""The demo with a fake teacher and a tiny student: it finishes, writes a report, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_every_command_shown_is_one_that_the_command_line_takes(twice: tuple[Pat
     from magister.cli import app
 
     shown = {line.strip() for line in twice[1] if line.strip().startswith("$ ")}
-    assert len(shown) == 13
+    assert len(shown) == 14
     for line in shown:
         words = [w for w in shlex.split(line)[1:] if not w.startswith(f"{FOLDERS_VARIABLE}=")]
         assert words[0] == "magister"
