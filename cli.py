@@ -293,7 +293,7 @@ def distill(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A trained student's run folder, or - with --teacher.")],
+    run: Annotated[str, typer.Argument(help="A trained student's run folder, floor:NAME, or - with --teacher.")],
     task: TaskKey,
     data: Data,
     split: str = "test",
@@ -312,6 +312,8 @@ def evaluate(
     one(task, all_tasks(), "task")
     if teacher is not None:
         result = judge.teacher(teacher, task, data, split, prompt, limit=limit)
+    elif run.startswith("floor:"):
+        result = judge.floor(run.removeprefix("floor:"), task, data, split, limit=limit)
     else:
         result = judge.student(Path(run), task, data, split, limit=limit)
     print(judge.text(result))

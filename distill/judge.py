@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..eval import record, report, score
+from ..eval import floors, record, report, score
 from ..tasks import TASKS, readers
 from ..tasks.images import Image
 from ..tasks.task import DataFault
@@ -142,6 +142,30 @@ def teacher(
         seconds_per_1000=round(1000 * seconds / len(examples), 2),
         revision=origin.revision(),
         notes=f"{len(examples)} examples of {split}",
+    )
+
+
+def floor(name: str, task: str, data: str, split: str = "test", limit: int | None = None) -> Judgement:
+    """Judge a floor: what a dictionary of the training values, or the commonest value, gives with no model."""
+    if task != "attributes" or name not in floors.FLOORS:
+        raise DataFault(f"floor:{name}", "names no floor", f"for attributes there are: {', '.join(floors.FLOORS)}")
+    dataset = readers.read(data)
+    train, examples = dataset.split("train"), dataset.split(split)[:limit]
+    started = time.monotonic()
+    answers = floors.FLOORS[name](train, examples)
+    return Judgement(
+        scores=score.score(task, examples, answers, train=train),
+        task=task,
+        dataset=data if split == "test" else f"{data} ({split})",
+        system="floor",
+        variant=name,
+        examples=tuple(examples),
+        answers=tuple(answers),
+        backbone="none",
+        command=origin.command(),
+        trained_on=len(train),
+        seconds=round(time.monotonic() - started, 1),
+        revision=origin.revision(),
     )
 
 

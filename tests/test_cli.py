@@ -98,6 +98,7 @@ def test_lists_are_machine_readable() -> None:
         (["teachers", "show", "gpt"], 2, "hf:PATH_OR_NAME"),
         (["datasets", "show", "twiter2017"], 1, "twitter2017"),
         (["corpus", "stats", "/nowhere"], 1, "/nowhere"),
+        (["evaluate", "floor:mean", "attributes", "implicitave"], 1, "majority"),
         (["evaluate", "/nowhere", "ner", "twitter2017"], 2, "/nowhere"),
     ],
 )

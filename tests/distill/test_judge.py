@@ -70,3 +70,17 @@ def test_a_teacher_is_judged_and_what_cannot_be_read_is_counted(
     assert judged.counts == {"length": 5}
     assert judged.scores.counts["unparseable"] == 5
     assert record.read(judge.write_record(judged, tmp_path)).counts["length"] == 5
+
+
+def test_a_floor_is_judged_like_any_system(tmp_path: Path) -> None:
+    lines = [
+        {"task": "attributes", "schema": {"attributes": [{"name": "color"}]}},
+        *({"id": f"t{n}", "text": f"{v} mug", "asked": ["color"], "split": "train",
+           "gold": {"values": {"color": [v]}}} for n, v in enumerate(["red", "red", "blue"])),
+        {"id": "x", "text": "blue mug", "asked": ["color"], "split": "test", "gold": {"values": {"color": ["blue"]}}},
+    ]  # fmt: skip
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    judged = judge.floor("dictionary, longest", "attributes", str(tmp_path / "data.jsonl"))
+    assert judged.scores.value == 1.0
+    assert judge.floor("majority", "attributes", str(tmp_path / "data.jsonl")).scores.value == 0.0
+    assert record.read(judge.write_record(judged, tmp_path)).system == "floor"
