@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..teachers import corpus
 TOY = "A toy: 62 posts to learn from, 12 to be judged on. The intervals are wide; docs/results.md has real figures."
 
 #: Shown in full in the report.
-POSTS, PRODUCTS, EXPLANATIONS = 12, 6, 10
+POSTS, PRODUCTS, EXPLANATIONS, QUARANTINED = 12, 6, 10, 6
 
 
 def counted(stats: Mapping[str, Any]) -> str:
@@ -47,31 +47,36 @@ def extractions(judged: Judgement, number: int) -> list[str]:
 
 
 def sections(
-    corpora: Mapping[str, Path],
+    corpora: Sequence[Path],
     written: Path,
     students: Mapping[str, Judgement],
     teacher: Judgement,
     extracted: Judgement,
+    commands: Sequence[str],
     about: Mapping[str, Any],
 ) -> list[Section]:
     """The report.
 
     Args:
-        corpora: what the teacher was asked, by name; ``knowledge`` among them.
+        corpora: what the teacher was asked; the first is the knowledge that students read.
         written: the hand-written knowledge.
         students: judged on the test posts, by what they read.
         teacher, extracted: the teacher judged on the test posts and products.
+        commands: what to type to have it step by step.
+        about: ``teacher`` and ``seconds``.
     """
-    systems = {f"student, {name}": judged for name, judged in students.items()}
-    systems[f"teacher ({teacher.variant})"] = teacher
+    systems = {f"student: {name}": judged for name, judged in students.items()}
+    systems[f"teacher: {teacher.variant}"] = teacher
     return [
         Text("What this is", _ABOUT.format(**about)),
         _corpora(corpora),
-        _knowledge(corpora["knowledge"], written, students),
+        _quarantined(corpora),
+        _knowledge(corpora[0], written, students),
         *_scores(systems),
         _posts(students),
         _products(extracted),
         *report.score_sections(extracted.scores, "extraction"),
+        Text("The commands", "\n".join(commands), code=True),
     ]
 
 
@@ -89,22 +94,29 @@ what it reads beside them, and differences within the intervals mean nothing. Fi
 docs/results.md."""
 
 
-def _corpora(corpora: Mapping[str, Path]) -> Table:
+def _corpora(corpora: Sequence[Path]) -> Table:
     rows = []
-    for name, folder in corpora.items():
+    for folder in corpora:
         stats = corpus.stats(folder)
-        status = stats["status"]
-        reasons = {**stats["quarantined"], **stats["failed"]}
         agreement = "" if stats["agreement"] is None else f"{stats['agreement']:.2f}"
-        rows.append(
-            (
-                name, ", ".join(stats["prompts"]), *(f"{status[s]}" for s in corpus.STATUSES), agreement,
-                ", ".join(f"{reason} {n}" for reason, n in reasons.items()),
-            )
-        )  # fmt: skip
-    header = ("corpus", "prompt", *corpus.STATUSES, "agreement", "reasons")
-    note = "Agreement: of the parsed answers with gold."
-    return Table("What the teacher said, and what was kept", header, tuple(rows), note)
+        counts = (str(stats["status"][status]) for status in corpus.STATUSES)
+        rows.append((", ".join(stats["prompts"]), *counts, agreement))
+    note = "Agreement: of the parsed answers with gold, 1 is an exact match."
+    return Table(
+        "What the teacher said, and what was kept", ("prompt", *corpus.STATUSES, "agreement"), tuple(rows), note
+    )
+
+
+def _quarantined(corpora: Sequence[Path]) -> Table:
+    rows = [row for folder in corpora for row in corpus.rows(folder, status="quarantined")]
+    cells = tuple((r["id"], r["reason"], r["detail"] or "", _short(r["text"])) for r in rows[:QUARANTINED])
+    note = f"{len(cells)} of {len(rows)}. They stay in the corpus with their reasons; no student reads them."
+    return Table("Some of what was not kept", ("example", "reason", "in words", "answer"), cells, note)
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _knowledge(folder: Path, written: Path, students: Mapping[str, Judgement]) -> Table:
@@ -122,12 +134,12 @@ def _scores(systems: Mapping[str, Judgement]) -> list[Section]:
     )
     rows = tuple(
         (
-            name, *(report.percent(judged.scores.metrics[m]) for m in ("f1", "precision", "recall", "boundary_f1")),
+            name, *(report.percent(judged.scores.metrics[metric]) for metric in ("f1", "boundary_f1")),
             f"{judged.seconds:.0f}",
         )
         for name, judged in systems.items()
     )  # fmt: skip
-    header = ("", "F1", "precision", "recall", "boundary F1", "seconds")
+    header = ("", "F1", "boundary F1", "seconds")
     note = f"{TOY} Seconds: of training a student, of the teacher's answers."
     return [
         Bars("Names in the test posts: F1", bars, "Per cent, with percentile bootstrap 95 % intervals over posts."),

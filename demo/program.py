@@ -9,7 +9,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Demo:
         overrides: ``key=value`` settings of every student's recipe.
         limit: so many training posts and products are labelled by the teacher.
         say: prints a line.
+        commands: those that the steps so far stand for.
     """
 
     out: Path
@@ -46,6 +47,7 @@ class Demo:
     overrides: Sequence[str] = ()
     limit: int = 16
     say: Callable[[str], None] = lambda line: print(line, flush=True)
+    commands: list[str] = field(default_factory=list)
 
     @cached_property
     def _describer(self) -> Describer:
@@ -63,14 +65,14 @@ class Demo:
         self._lay_out()
         with self._own_prompts():
             knowledge = self.explain()
-            answers = {task: self.label(task) for task in ("ner", "attributes")}
+            answers = [self.label(task) for task in ("ner", "attributes")]
             students = self.distill(knowledge)
             teacher = self.judge_teacher("ner", "posts", "few_shot")
             extracted = self.judge_teacher("attributes", "products", "zero_shot_base")
         self.say("\n5. The report")
         about = {"seconds": round(time.monotonic() - started, 1), "teacher": self.teacher}
         sections = page.sections(
-            {"knowledge": knowledge, **answers}, self.sampler / "knowledge.jsonl", students, teacher, extracted, about
+            (knowledge, *answers), self.sampler / "knowledge.jsonl", students, teacher, extracted, self.commands, about
         )
         scores = {name: judged.scores for name, judged in students.items()}
         scores |= {"teacher, few-shot": teacher.scores, "teacher, extraction": extracted.scores}
@@ -133,8 +135,8 @@ class Demo:
         self.say("\n3. The students: the same compact model three times, with LoRA, on the gold of the training posts")
         reads = {
             "text alone": (),
-            "+ the teacher's knowledge": ("context=[knowledge]", f"knowledge={knowledge}"),
-            "+ hand-written knowledge": (
+            "text + teacher's knowledge": ("context=[knowledge]", f"knowledge={knowledge}"),
+            "text + hand-written": (
                 "context=[knowledge]",
                 f"knowledge={self.sampler / 'knowledge.jsonl'}",
             ),
@@ -174,7 +176,8 @@ class Demo:
     def _command(self, *words: str, prompts: bool = False) -> None:
         """Print the command that does the step that follows."""
         own = f"{FOLDERS_VARIABLE}={shlex.quote(str(self.sampler / 'prompts'))} " if prompts else ""
-        self.say(f"\n   $ {own}{shlex.join(['magister', *words])}")
+        self.commands.append(own + shlex.join(["magister", *words]))
+        self.say(f"\n   $ {self.commands[-1]}")
 
     @contextlib.contextmanager
     def _own_prompts(self) -> Iterator[None]:

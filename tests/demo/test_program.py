@@ -90,9 +90,17 @@ def twice(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_it_writes_a_report_that_needs_nothing_else(twice: tuple[Path, list[str], list[int]]) -> None:
     page = twice[0].read_text(encoding="utf-8")
-    for title in ("What the teacher said", "Knowledge", "Names in the test posts", "The test posts", "Zero-shot"):
+    for title in (
+        "What the teacher said",
+        "Knowledge",
+        "Names in the test posts",
+        "The test posts",
+        "Zero-shot",
+        "not_json",
+        "The commands",
+    ):
         assert title in page
-    for name in ("text alone", "the teacher&#x27;s knowledge", "hand-written knowledge", "few_shot"):
+    for name in ("text alone", "text + teacher&#x27;s knowledge", "text + hand-written", "few_shot"):
         assert name in page
     assert page.count("<img") >= 12
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
