@@ -100,9 +100,9 @@ def test_every_picture_opens_and_is_used(posts: Dataset, products: Dataset) -> N
 
 def test_the_pictures_are_those_that_draw_draws(tmp_path: Path) -> None:
     """Equal but for the rounding and the letters of another Pillow."""
-    names = {name for name, _ in draw.pictures()}
-    assert names == {path.stem for path in (DEMO / "pictures").iterdir()}
-    for name, canvas in list(draw.pictures())[::6]:
+    made = dict(draw.pictures())
+    assert made.keys() == {path.stem for path in (DEMO / "pictures").iterdir()}
+    for name, canvas in list(made.items())[::6]:
         canvas.save(tmp_path / "drawn.png")
         drawn = np.asarray(Pillow.open(tmp_path / "drawn.png").convert("RGB"), int)
         kept = np.asarray(Pillow.open(DEMO / "pictures" / f"{name}.png").convert("RGB"), int)
