@@ -93,8 +93,8 @@ The hand-written knowledge stands in for a strong teacher. It was written by tho
 so it shows what good knowledge may be worth at best. The posts, the products and the pictures are our own (CC0).
 
 The students learned from 62 posts and were judged on 12. That is a toy: so few posts hardly teach a student to use \
-what it reads beside them, and differences within the intervals mean nothing. The posts, the students' settings and the \
-extraction's template were chosen with these test examples in sight: the figures are optimistic. Figures on public \
+what it reads beside them, and differences within the intervals mean nothing. The posts, the students' settings and \
+the extraction's template were chosen with these test examples in sight: the figures are optimistic. Figures on public \
 data are in docs/results.md."""
 
 
