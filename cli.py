@@ -285,10 +285,10 @@ def distill(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
 ) -> None:
     """Train a student by a recipe. The same command resumes after Ctrl-C or a crash."""
-    from .distill.recipe import find, read
+    from .distill.recipe import read
     from .distill.train import train
 
-    train(read(find(recipe), overrides or []))
+    train(read(recipe, overrides or []))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .. import students
 from ..eval import score as scoring
 from ..students.student import View
 from . import checkpoint, data, features
@@ -38,12 +39,10 @@ class Evaluation:
 
 def load(run: str | Path) -> tuple[Any, View]:
     """The best student of a run folder and the view it was trained for."""
-    from ..students.unified import Unified
-
     best = Path(run) / "best"
     if not best.exists():
         raise checkpoint.RunFault(f"{run} holds no finished student (there is no folder {best})")
-    student = Unified.from_pretrained(best)
+    student = students.load(best)
     features.attach(student)
     return student.eval(), student.view
 

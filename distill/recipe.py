@@ -180,17 +180,6 @@ SHIPPED = Path(__file__).parent / "recipes"
 _PLACEHOLDERS = {"task": "ner", "data": "?"}
 
 
-def find(name: str | Path) -> Path:
-    """A recipe's file: as given, or one of ours by name (``ner/unified-twitter2017``)."""
-    ours = Path(__file__).parent / "recipes"
-    tries = [Path(name), ours / name, ours / f"{name}.yaml"]
-    for path in tries:
-        if path.is_file():
-            return path
-    known = sorted(str(p.relative_to(ours).with_suffix("")) for p in ours.rglob("*.yaml"))
-    raise RecipeFault(str(name), [f"there is no such file, nor one of ours; ours are: {', '.join(known)}"])
-
-
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with ``key=value`` overrides; a `RecipeFault` with all its mistakes.
 
