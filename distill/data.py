@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks import readers
-from ..tasks.task import DataFault, Dataset
+from ..tasks.dataset import Dataset
+from ..tasks.task import DataFault
 from ..teachers import corpus
 from . import batches
 from .recipe import Recipe
@@ -68,7 +69,7 @@ def examples_of(recipe: Recipe, split: str, spec: str | None = None, knowledge: 
         examples = sets.valid if split == recipe.valid_split else sets.test
         if examples:
             return examples
-    examples = readers.read(spec or recipe.data).split(split)
+    examples = tuple(readers.read(spec or recipe.data).split(split))
     path = knowledge or (recipe.knowledge if spec in (None, recipe.data) else None)
     if path:
         examples, _ = batches.join(examples, corpus.texts(find(path), recipe.knowledge_prompt), path)

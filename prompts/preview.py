@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..tasks import TASKS
-from ..tasks.task import DataFault, Dataset
+from ..tasks.dataset import Dataset
+from ..tasks.task import DataFault
 from .library import Template
 from .messages import Prompt
 from .render import render

@@ -1,9 +1,11 @@
-"""Floor 1: what the tasks are - examples, answers, schemas, images, data set readers."""
+"""Floor 1: what the tasks are - examples, answers, schemas, graphs, images, data set readers."""
 
-from . import attributes, ner
+from . import alignment, attributes, completion, linking, ner, relations
 from .task import Task
 
 #: Every task by its key.
-TASKS: dict[str, Task] = {t.key: t for t in (ner.TASK, attributes.TASK)}
+TASKS: dict[str, Task] = {
+    module.TASK.key: module.TASK for module in (ner, attributes, relations, completion, alignment, linking)
+}
 
 __all__ = ["TASKS", "Task"]

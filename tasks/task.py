@@ -1,9 +1,9 @@
-"""What a task is, and what a data set of it holds."""
+"""What a task is, and the error that names what is wrong with its data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .record import Record
@@ -39,30 +39,3 @@ class DataFault(ValueError):
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f"{where}: {problem}" + (f" ({remedy})" if remedy else ""))
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set as a reader leaves it: examples by split, the schema, and what could not be read.
-
-    Attributes:
-        name: the reader's name for it, for example ``twitter2017``.
-        task: the task's key.
-        schema: the label set with its guidelines.
-        splits: split name (``train``, ``valid``, ``test``) to its examples, in file order.
-        faults: the rows that were refused, by name; in = examples + faults.
-        notes: counted remarks (``orphan_i_tags``: 53), printed beside the counts.
-    """
-
-    name: str
-    task: str
-    schema: Any
-    splits: dict[str, tuple[Any, ...]]
-    faults: tuple[DataFault, ...] = ()
-    notes: dict[str, int] = field(default_factory=dict)
-
-    def split(self, name: str) -> tuple[Any, ...]:
-        """The examples of one split; a `DataFault` that lists the splits there are, if it has none of that name."""
-        if name not in self.splits:
-            raise DataFault(self.name, f"no split {name!r}", f"there are: {', '.join(self.splits)}")
-        return self.splits[name]

@@ -11,8 +11,10 @@ from ..tasks.record import Record
 #: Why a teacher stopped: it was done, it ran into the token limit, or there is no answer.
 Finish = Literal["stop", "length", "error"]
 
-#: Why there is no answer.
-Failure = Literal["transport", "rate_limit", "refused", "image", "too_long", "over_budget"]
+#: Why there is no answer: the connection or the engine failed; the endpoint says slow down; it declines to answer;
+#: it takes no such request (key, model name, form); a picture cannot be read; the prompt is longer than the
+#: model reads; the budget is spent; the answer is to come later (`batch`).
+Failure = Literal["transport", "rate_limit", "refused", "rejected", "image", "too_long", "over_budget", "pending"]
 
 
 class Request(Record):
@@ -32,17 +34,22 @@ def sampling_seed(request: Request) -> int:
 
 
 class Usage(Record):
-    """Tokens of one call, as the engine counts them."""
+    """Tokens of one call, as the engine counts them; ``cached_tokens``: those of the prompt that it had read before."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Reply(Record):
-    """What came back for one request: text as it was said, or a named failure with its detail."""
+    """What came back for one request: text as it was said, or a named failure with its detail.
+
+    ``reasoning`` is what a reasoning model thought aloud, where the engine keeps it apart from the answer.
+    """
 
     key: str
     text: str = ""
+    reasoning: str = ""
     finish: Finish = "stop"
     failure: Failure | None = None
     detail: str = ""

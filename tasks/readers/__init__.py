@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..task import DataFault, Dataset
+from ..dataset import Dataset
+from ..task import DataFault
 
 
 class Reader(NamedTuple):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..attributes import ValueType
+from ..dataset import Dataset
 from ..images import Image
 from ..ner import Answer, EntityType, Schema
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .conll import spans
 from .products import Product, alternatives, gather, schema_of
 from .rows import Rows

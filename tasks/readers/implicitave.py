@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..attributes import Answer, Attribute, Schema
+from ..dataset import Dataset
 from ..images import Image
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .rows import Rows, numbered_lines, where
 
 CLOTHES = "options_Clothing_Shoes_and_Jewelry.json"

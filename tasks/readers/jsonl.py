@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from .. import TASKS
+from ..dataset import Dataset
 from ..images import Image
 from ..record import Record
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .rows import Rows, numbered_lines, reason, where
 
 HEADER_FILE = "schema.json"

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from ..attributes import Answer, Attribute, Schema
-from ..task import DataFault, Dataset
+from ..dataset import Dataset
+from ..task import DataFault
 from .rows import Rows, numbered_lines, where
 
 #: What the attributes of the clothing part mean.

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from .. import TASKS
 from ..attributes import Attribute
+from ..dataset import Dataset
 from ..record import Record
-from ..task import DataFault, Dataset
+from ..task import DataFault
 
 T = TypeVar("T", bound=Record)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..dataset import Dataset
 from ..record import Record
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .products import ABSENT, Product, alternatives, gather, schema_of
 from .rows import json_rows, numbered_lines, where
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..dataset import Dataset
 from ..ner import EntityType, Schema
 from ..record import Record
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .conll import OPENING, add_posts, posts
 from .rows import Rows, json_rows, numbered_lines, where
 

@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..dataset import Dataset
 from ..record import Record
-from ..task import DataFault, Dataset
+from ..task import DataFault
 from .products import Product, alternatives, gather, schema_of
 from .rows import json_rows, where
 

@@ -14,8 +14,8 @@ from magister.demo import draw
 from magister.demo.canvas import SIDE
 from magister.demo.icons import Look, icon
 from magister.prompts.lint import lint
+from magister.tasks.dataset import Dataset
 from magister.tasks.readers import read
-from magister.tasks.task import Dataset
 from PIL import Image as Pillow
 
 DEMO = Path(draw.__file__).parent

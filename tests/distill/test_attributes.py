@@ -13,9 +13,9 @@ from magister.distill.recipe import check
 from magister.models.packaged import available
 from magister.students.student import View
 from magister.tasks import attributes
+from magister.tasks.dataset import Dataset
 from magister.tasks.images import Image
 from magister.tasks.readers import jsonl
-from magister.tasks.task import Dataset
 from PIL import Image as Pillow
 
 SCHEMA = attributes.Schema(

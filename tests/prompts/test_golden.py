@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from magister.prompts.library import templates
 from magister.prompts.preview import preview
-from magister.tasks.task import Dataset
+from magister.tasks.dataset import Dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from magister.tasks import attributes, ner
+from magister.tasks.dataset import Dataset
 from magister.tasks.images import Image
 from magister.tasks.readers import jsonl, read
-from magister.tasks.task import DataFault, Dataset
+from magister.tasks.task import DataFault
 
 words = st.text(min_size=1, max_size=12).filter(str.strip)  # any character, line separators among them
 texts = st.text(min_size=1, max_size=40).filter(str.strip)
