@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .graph import Entity, Ranking, numbered_choice
 from .images import Image
@@ -38,6 +38,13 @@ class Example(Record):
     candidate_facts: tuple[tuple[str, ...], ...] = ()
     context: dict[str, str] = Field(default_factory=dict)
     gold: Answer | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Example:
+        if self.candidate_facts and len(self.candidate_facts) != len(self.candidates):
+            given = f"{len(self.candidate_facts)} lists of facts for {len(self.candidates)} candidates"
+            raise ValueError(f"example {self.id}: {given}")
+        return self
 
     @property
     def text(self) -> str:

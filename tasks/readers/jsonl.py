@@ -12,7 +12,6 @@ from pydantic import Field, ValidationError
 
 from .. import TASKS
 from ..dataset import Dataset
-from ..images import Image
 from ..record import Record
 from ..task import DataFault
 from .rows import Rows, numbered_lines, reason, where
@@ -44,7 +43,7 @@ def write(dataset: Dataset, path: Path | str) -> None:
     """Write a data set into one ``.jsonl`` file that `read` gives back exactly.
 
     A picture that is a file is named by its path relative to the folder of ``path``. Refused rows
-    (``faults``) are no data and are not written.
+    (``faults``) are no data and are not written, and ``graphs`` are not, either: an example describes itself.
     """
     path = Path(path)
     header = {
@@ -148,13 +147,13 @@ def _add(rows: Rows, path: Path, number: int, line: str) -> None:
     split = fields.pop("split", path.stem)
     if not isinstance(split, str) or not split:
         raise DataFault(place, "split is no name")
-    if isinstance(fields.get("images"), list):
-        fields["images"] = [_image(one, path.parent, fields.get("id")) for one in fields["images"]]
+    for owner in _pictured(fields):
+        owner["images"] = [_image(one, path.parent, owner.get("id")) for one in owner["images"]]
     rows.take(split, place, TASKS[rows.task].Example.model_validate(fields))
 
 
 def _image(given: Any, folder: Path, example: Any) -> Any:
-    """The fields of an `Image`: a string is its source; its example is the line's unless it names one."""
+    """The fields of an `Image`: a string is its source; its example is its owner's id unless it names one."""
     fields = {"source": given} if isinstance(given, str) else given
     if not isinstance(fields, dict) or not isinstance(fields.get("source"), str):
         return given  # left as it is for the example's own check to refuse
@@ -164,15 +163,22 @@ def _image(given: Any, folder: Path, example: Any) -> Any:
     return {"example": example, **fields, "source": source}
 
 
+def _pictured(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whatever holds a list of pictures: the example, the entity it is about, its candidates."""
+    candidates = fields.get("candidates")
+    owners = [fields, fields.get("given"), fields.get("entity"), *(candidates if isinstance(candidates, list) else [])]
+    return [one for one in owners if isinstance(one, dict) and isinstance(one.get("images"), list)]
+
+
 def _to_line(example: Any, folder: Path) -> dict[str, Any]:
     fields = example.model_dump(mode="json", exclude_defaults=True)
-    if example.images:
-        fields["images"] = [_image_to_line(image, folder, example.id) for image in example.images]
+    for owner in _pictured(fields):
+        owner["images"] = [_image_to_line(image, folder, owner["id"]) for image in owner["images"]]
     return fields
 
 
-def _image_to_line(image: Image, folder: Path, example: str) -> Any:
-    source = image.source
+def _image_to_line(image: dict[str, str], folder: Path, owner: str) -> Any:
+    source, example = image["source"], image.get("example", "")
     if not source.startswith("data:"):
         source = Path(os.path.relpath(source, folder)).as_posix()
-    return source if image.example == example else {"source": source, "example": image.example}
+    return source if example == owner else {"source": source, "example": example}

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +94,7 @@ class Rows:
         """Build an example and put it into a split.
 
         Raises:
-            DataFault: blank text, an id used before, a label or attribute that the schema does not have.
+            DataFault: blank text, an id used before, a label, attribute or relation that the schema does not have.
             ValidationError: the fields are not those of the task's example.
         """
         self.take(split, place, TASKS[self.task].Example(**fields))
@@ -104,7 +105,10 @@ class Rows:
             raise DataFault(place, f"example {example.id}: the text is empty")
         if example.id in self._seen:
             raise DataFault(place, f"the id {example.id!r} is used twice", f"first: {self._seen[example.id]}")
-        (self._check_entities if self.task == "ner" else self._check_values)(place, example)
+        checks = {"ner": self._check_entities, "attributes": self._check_values, "relations": self._check_relations,
+                  "completion": self._check_relations}  # fmt: skip
+        if check := checks.get(self.task):
+            check(place, example)
         self._seen[example.id] = place
         self.splits.setdefault(split, []).append(example)
 
@@ -119,6 +123,22 @@ class Rows:
         for entity in example.gold.entities if example.gold else ():
             if entity.type not in labels:
                 raise DataFault(place, f"unknown label {entity.type!r}", f"there are: {', '.join(labels)}")
+
+    @cached_property
+    def _relations(self) -> frozenset[str]:
+        return frozenset(self.schema.labels)
+
+    def _check_relations(self, place: str, example: Any) -> None:
+        if self.task == "completion":
+            named = [example.relation.name]
+        else:
+            gold = example.gold
+            named = [triple.relation for triple in gold.triples] if gold else []
+            if gold and gold.relation not in (None, self.schema.none):
+                named.append(gold.relation)
+        for name in named:
+            if name not in self._relations:
+                raise DataFault(place, f"unknown relation {name!r}", f"the schema has {len(self._relations)} others")
 
     def _check_values(self, place: str, example: Any) -> None:
         gold = example.gold.values if example.gold else {}

@@ -182,10 +182,10 @@ def test_mepave():
 def test_every_set(name):
     """Ids are unique, the reader's task is the data set's, and the folder alone is recognised."""
     dataset = public(name)
-    ids = [example.id for split in dataset.splits.values() for example in split]
+    ids = [example.id for split in dataset.splits.values() for example in split[:20_000]]
     assert len(ids) == len(set(ids))
     assert dataset.task == READERS[name].task
-    if name not in ("wdc_pave_normalised", "implicitave"):
+    if name not in ("wdc_pave_normalised", "implicitave", "fb15k237_db15k_50", "fb15k237_db15k_80"):
         assert read(str(data_root() / READERS[name].folder)).name == name
 
 
