@@ -44,6 +44,10 @@ class Fault:
     detail: str = ""
 
 
+class InputFault(ValueError):
+    """An example lacks what the template needs, or what is given is not taken. The template is right."""
+
+
 class Wrong(Exception):
     """Carries a fault out of the depth."""
 

@@ -27,11 +27,13 @@ PACKAGE_FOLDER = Path(__file__).parent
 #: Users' folders, separated as in PATH, before ours.
 FOLDERS_VARIABLE = "MAGISTER_PROMPTS"
 
-#: What a template may be given beside the example and the schema. ``picture``: a picture, or its words in the
-#: context.
-Need = Literal["gold", "answer", "entity", "attribute", "demonstrations", "picture"]
+#: What an example must have for a template. ``picture``: a picture, or its words in the context; ``pair``,
+#: ``candidates``: the field of that name.
+OF_EXAMPLE = frozenset({"gold", "picture", "pair", "candidates"})
+#: What a template may need beside the example and the schema; a subject (``entity``) is one of its task's.
+Need = Literal["gold", "picture", "pair", "candidates", "answer", "demonstrations", "entity", "attribute"]
 #: What a template may take if it is there; ``wording`` picks one of the wordings of a question.
-May = Literal["gold", "answer", "entity", "attribute", "demonstrations", "wording"]
+May = Literal["gold", "answer", "demonstrations", "entity", "attribute", "wording"]
 
 
 class TemplateFault(ValueError):
@@ -88,7 +90,7 @@ class Template:
     @property
     def takes(self) -> frozenset[str]:
         """The extra variables it can be given."""
-        return frozenset((*self.front.needs, *self.front.may)) - {"gold", "picture"}
+        return frozenset((*self.front.needs, *self.front.may)) - OF_EXAMPLE
 
     @property
     def sees_gold(self) -> bool:

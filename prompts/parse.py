@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..tasks.task import Task
-from . import parse_attributes, parse_ner
+from .faces import face
 from .faults import Fault, Parsed, Wrong, sign_of_failure
 from .repair import clean, is_loop, is_refusal, to_json, without_thinking
 
 __all__ = ["Fault", "Parsed", "Verdict", "parse", "parse_rationale", "parse_verdicts"]
-
-#: What reads a task's answers; each module has ``fits``, ``lines`` and ``read``.
-_READERS: dict[str, Any] = {"ner": parse_ner, "attributes": parse_attributes}
 
 
 def parse(task: str | Task, text: str, example: Any, schema: Any, finish: str = "stop") -> Parsed | Fault:
@@ -25,8 +22,7 @@ def parse(task: str | Task, text: str, example: Any, schema: Any, finish: str = 
     after its answer is not cut short. Mentions and verbatim values are aligned to the source; those not found
     there are listed in `Parsed.ungrounded`.
     """
-    key = task if isinstance(task, str) else task.key
-    reader = _READERS[key]
+    reader = face(task)
     body = without_thinking(clean(text))
     repairs = ["thinking"] if body != clean(text) else []
     try:

@@ -16,12 +16,13 @@ from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError, safe_range
 
-from ..tasks import TASKS, Task, ner
+from ..tasks import TASKS, Task
 from ..tasks.images import Image
-from .library import Template, TemplateFault, find, near
+from .faces import face, face_of
+from .faults import InputFault as InputFault
+from .library import OF_EXAMPLE, Template, TemplateFault, find, near
 from .messages import Message, Part, Prompt
-from .questions import questions
-from .view import PICTURE_WORDS, as_json, claims, defuse, example_view, plain
+from .view import PICTURE_WORDS, as_json, claims, defuse, example_view, is_itself, plain
 
 #: A rendered prompt is never longer, whatever a template's loops or a data row do (some 50,000 tokens).
 MAX_CHARACTERS = 200_000
@@ -38,10 +39,6 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 
 
-class InputFault(ValueError):
-    """An example lacks what the template needs, or what is given is not taken. The template is right."""
-
-
 def render(template: str | Template, task: str | Task, example: Any, schema: Any, **extra: Any) -> Prompt:
     """Ask one template about one example.
 
@@ -52,8 +49,8 @@ def render(template: str | Template, task: str | Task, example: Any, schema: Any
         schema: the data set's schema.
         extra: what the front matter's ``needs`` and ``may`` name: ``demonstrations`` (pairs of example and
         answer),
-            ``answer`` (to be judged), ``entity`` (to be swapped; of `ner`), ``attribute`` (a name; of
-            `attributes`), ``wording`` (which wording of the questions, from 0).
+            ``answer`` (to be judged), ``wording`` (which wording of the questions, from 0), and what the task's
+            templates ask about one by one (of `ner` an ``entity``, of `attributes` an ``attribute``'s name).
 
     Raises:
         UnknownTemplate: there is no template of that name.
@@ -93,14 +90,17 @@ def _check_input(template: Template, task: Task, example: Any, extra: dict[str, 
             raise InputFault(f"{who} needs a gold answer, and the example has none")
         if need == "picture" and not (example.images or any(example.context.get(w, "").strip() for w in PICTURE_WORDS)):
             raise InputFault(f"{who} needs a picture, or its words in the context ({', '.join(PICTURE_WORDS)})")
-        if need not in ("gold", "picture") and (extra.get(need) is None or extra[need] in ((), [], "")):
+        if need in ("pair", "candidates") and not getattr(example, need, None):
+            raise InputFault(f"{who} needs {need}, and the example has none")
+        if need not in OF_EXAMPLE and (extra.get(need) is None or extra[need] in ((), [], "")):
             raise InputFault(f"{who} needs {need!r}: render(..., {need}=...)")
-    if "entity" in extra and extra["entity"] not in example.gold.entities:
-        raise InputFault(f"{who}: {extra['entity'].text!r} is not among its gold entities")
-    if "attribute" in extra and not example.gold.values.get(extra["attribute"]):
-        raise InputFault(f"{who}: it has no gold value of {extra['attribute']!r}")
+    about = face(task)
+    for name in about.SUBJECTS & extra.keys():
+        if extra[name] not in about.subjects((*template.front.needs, name), example):
+            shown = getattr(extra[name], "text", extra[name])
+            raise InputFault(f"{who}: the {name} {shown!r} is not among its gold, or not asked of it")
     for demonstration, _ in extra.get("demonstrations", ()):
-        if demonstration.id == example.id or demonstration.text == example.text:
+        if is_itself(example, demonstration):
             raise InputFault(f"{who}: a demonstration is the example itself, which would give away its answer")
 
 
@@ -117,28 +117,33 @@ def _variables(
 
     shown: dict[str, Any] = {name: plain(value) for name, value in extra.items() if name != "demonstrations"}
     if "demonstrations" in extra:
-        shown["demonstrations"] = tuple(_demonstration(e, a, pictures) for e, a in extra["demonstrations"])
+        shown["demonstrations"] = tuple(
+            _demonstration(template, e, a, schema, pictures) for e, a in extra["demonstrations"]
+        )
     if "answer" in extra:
-        shown["claims"] = claims(schema, extra["answer"])
-    if isinstance(example, ner.Example):
-        shown["types"] = plain(schema.types)
-        asked = questions("ner", schema)
-    else:
-        chosen = tuple(schema.attribute(name, example.category) for name in example.asked)
-        shown["attributes"] = plain(chosen)
-        asked = questions("attributes", type(schema)(attributes=chosen))
+        shown["claims"] = claims(schema, extra["answer"], example)
+    about = face(template.front.task)
     wording = extra.get("wording", 0)
     shown["questions"] = tuple(
-        SimpleNamespace(label=defuse(label), text=defuse(texts[wording % len(texts)])) for label, texts in asked.items()
+        SimpleNamespace(label=defuse(label), text=defuse(texts[wording % len(texts)]))
+        for label, texts in about.questions(schema, example).items()
     )
-    return {**shown, "example": view, "image": image}
+    return {**shown, **about.variables(example, schema, pictures.offer), "example": view, "image": image}
 
 
-def _demonstration(example: Any, answer: Any, pictures: _Pictures) -> SimpleNamespace:
-    """A worked example: its view and its answer in one line of JSON; it asks only what its answer states."""
-    asked = tuple(getattr(answer, "values", ()))
-    view = example_view(example, pictures.place, gold=False, asked=asked)
-    return SimpleNamespace(example=view, answer=defuse(as_json(answer)))
+def _demonstration(template: Template, example: Any, answer: Any, schema: Any, pictures: _Pictures) -> SimpleNamespace:
+    """A worked example: its view and its answer in one line of JSON, and its task's variables if it uses any.
+
+    Of attributes it asks only what its answer states.
+    """
+    if hasattr(answer, "values"):
+        example = example.model_copy(update={"asked": tuple(answer.values)})
+    view = example_view(example, pictures.place, gold=False)
+    shown = SimpleNamespace(example=view, answer=defuse(as_json(answer, example)))
+    about = face_of(example)
+    if about.VARIABLES & _compiled(template).attributes:
+        vars(shown).update(about.variables(example, schema, pictures.offer))
+    return shown
 
 
 class _Misuse(ValueError):
@@ -151,10 +156,16 @@ class _Pictures:
     def __init__(self) -> None:
         self._key = secrets.token_hex(12)
         self._images: list[Image] = []
+        self._owed: set[int] = set()
         self._placed: set[int] = set()
 
     def place(self, image: Image) -> str:
-        """The mark that stands for this picture in the rendered text."""
+        """The mark that stands for this picture in the rendered text; the template owes it a place."""
+        self._owed.add(len(self._images))
+        return self.offer(image)
+
+    def offer(self, image: Image) -> str:
+        """The mark of a picture that a template may leave out."""
         self._images.append(image)
         return f"\ue000{self._key}:{len(self._images) - 1}\ue001"
 
@@ -175,11 +186,12 @@ class _Pictures:
 
     def check_all_placed(self, template: Template, example: Any, mentioned: bool) -> None:
         """A template places every picture, or never speaks of any: none is lost by the way."""
-        if (mentioned or self._placed) and len(self._placed) < len(self._images):
+        done = len(self._placed & self._owed)
+        if (mentioned or self._placed) and done < len(self._owed):
             raise TemplateFault(
                 template.path,
                 0,
-                f"places {len(self._placed)} of the {len(self._images)} pictures of example {example.id}",
+                f"places {done} of the {len(self._owed)} pictures of example {example.id}",
                 "loop over example.images, or give the example fewer",
             )
 
@@ -218,15 +230,15 @@ _ENVIRONMENT = _environment()
 
 #: What every template of a task may name, beside what its front matter lists.
 _COMMON = frozenset({"example", "image", "questions", "range"})
-_OF_TASK = {"ner": frozenset({"types"}), "attributes": frozenset({"attributes"})}
 
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A checked template, ready to run."""
+    """A checked template, ready to run; ``attributes`` are all names that stand behind a dot."""
 
     template: Template
     code: jinja2.Template
+    attributes: frozenset[str]
     mentions_pictures: bool
 
     def turns(self, variables: dict[str, Any]) -> list[tuple[Any, str]]:
@@ -284,9 +296,10 @@ def _compiled(template: Template) -> _Compiled:
         missing = re.match(r"No filter named '(\w+)'", message)
         remedy = near(missing[1], list(_ENVIRONMENT.filters)) if missing else "see the Jinja documentation"
         raise TemplateFault(template.path, error.lineno, message, remedy) from None
-    names = {n.name for n in tree.find_all(nodes.Name)} | {n.attr for n in tree.find_all(nodes.Getattr)}
+    names = frozenset(n.attr for n in tree.find_all(nodes.Getattr))
+    mentions_pictures = "images" in names or any(n.name == "image" for n in tree.find_all(nodes.Name))
     ready = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
-    return _Compiled(template, ready, bool(names & {"image", "images"}))
+    return _Compiled(template, ready, names, mentions_pictures)
 
 
 def _check_tree(template: Template, tree: nodes.Template) -> None:
@@ -309,7 +322,7 @@ def _check_tree(template: Template, tree: nodes.Template) -> None:
         )
         if not (blank or isinstance(node, nodes.Block)):
             raise TemplateFault(template.path, node.lineno, "this stands outside the turns", "move it into a block")
-    known = _COMMON | _OF_TASK[template.front.task] | template.takes
+    known = _COMMON | face(template.front.task).VARIABLES | template.takes
     if "answer" in template.takes:
         known |= {"claims"}
     for name in sorted(find_undeclared_variables(tree) - known):

@@ -4,13 +4,14 @@ import hashlib
 
 import pytest
 from magister.prompts.library import PACKAGE_FOLDER, TemplateFault, UnknownTemplate, find, load, templates
+from magister.tasks import TASKS
 
 MODES = {"zero_shot", "few_shot", "queries", "judge"} | {
     f"rationale.{d}" for d in ("noun", "sentence", "multimodality", "style", "entity", "image")
 }
 
 
-@pytest.mark.parametrize("task", ["ner", "attributes"])
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_all_modes(task):
     assert {t.front.mode for t in templates(task)} >= MODES
     assert all(t.front.task == task for t in templates(task))

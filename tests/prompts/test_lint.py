@@ -6,6 +6,7 @@ import pytest
 from magister.prompts import lint as module
 from magister.prompts.library import PACKAGE_FOLDER, TemplateFault
 from magister.prompts.lint import RELEASED, lint
+from magister.tasks import TASKS
 
 
 def test_ours_are_sound_and_released():
@@ -30,7 +31,7 @@ def test_a_line_break_more_is_a_change(monkeypatch, tmp_path):
     """The check reads the files: a copy of ours with one byte more is refused."""
     import shutil
 
-    for task in ("ner", "attributes"):
+    for task in TASKS:
         shutil.copytree(PACKAGE_FOLDER / task, tmp_path / task)
     monkeypatch.setattr(module, "PACKAGE_FOLDER", tmp_path)
     assert not any(r.faults for r in lint())

@@ -1,6 +1,7 @@
 """Questions: three wordings a label, all different, made of the guideline."""
 
 import pytest
+from magister.prompts.faces import face
 from magister.prompts.questions import WORDINGS, questions
 from magister.tasks import TASKS
 from magister.tasks.attributes import Attribute, Schema
@@ -24,12 +25,36 @@ def test_attribute_questions(probes):
     assert asked["Use"][0] == "What is the Use of the product? What it is for."
 
 
-@pytest.mark.parametrize("task", ["ner", "attributes"])
-def test_three_different_wordings(probes, task):
-    schema = probes.TYPES if task == "ner" else probes.ATTRIBUTES
-    for texts in questions(task, schema).values():
-        assert len(texts) == len(set(texts)) == WORDINGS
-        assert all(t == " ".join(t.split()) and t[-1] in ".?" for t in texts)
+@pytest.mark.parametrize("task", TASKS)
+def test_three_different_wordings(task):
+    for example, schema in face(task).probes():
+        for asked in (questions(task, schema), questions(task, schema, example)):
+            assert asked
+            for texts in asked.values():
+                assert len(texts) == len(set(texts)) == WORDINGS
+                assert all(t == t.strip() and t[-1] in ".?" for t in texts)
+
+
+def test_of_an_example_only_what_is_asked_of_it(probes):
+    assert list(questions("attributes", probes.ATTRIBUTES)) == ["Brand", "Neckline", "Use", "Size"]
+    assert list(questions("attributes", probes.ATTRIBUTES, probes.PRODUCT)) == ["Brand", "Neckline", "Use"]
+
+
+def test_relation_questions():
+    examples = {example.id: (example, schema) for example, schema in face("relations").probes()}
+    pair, schema = examples["plain"]
+    assert questions("relations", schema, pair)["/per/org/member_of"] == (
+        'To whom or what does "Kobe Bryant" have the relation "member of" (person to organization)? '
+        "The person belongs to the organization.",
+        "The person belongs to the organization. "
+        'If the head is "Kobe Bryant" and the relation "member of", who or what is the tail?',
+        'Complete the triple: ("Kobe Bryant", member of, ?).',
+    )
+    joint, _ = examples["joint"]
+    assert questions("relations", schema, joint) == questions("relations", schema)
+    assert questions("relations", schema)["located"][2] == (
+        "Complete the triple with names from the text: (?, located at, ?)."
+    )
 
 
 def test_one_name_with_two_meanings_is_asked_by_its_name_alone():
@@ -45,5 +70,5 @@ def test_one_name_with_two_meanings_is_asked_by_its_name_alone():
 
 
 def test_unknown_task():
-    with pytest.raises(KeyError, match="no questions"):
-        questions("relations", None)
+    with pytest.raises(KeyError, match="unknown task 'poems'"):
+        questions("poems", None)

@@ -12,7 +12,7 @@ from magister.prompts.view import as_json, defuse
 from magister.tasks.readers import data_root, read
 
 ROWS = 40
-SETS = ["twitter2015", "twitter2017", "implicitave", "ae110k", "oamine", "wdc_pave", "mepave"]
+SETS = ["twitter2015", "twitter2017", "implicitave", "ae110k", "oamine", "wdc_pave", "mepave", "mnre", "mnre_joint"]
 
 
 @pytest.fixture(scope="module", params=SETS)
@@ -34,7 +34,7 @@ def test_templates_render_on_real_rows(data):
                 continue
             said = " ".join(prompt.messages[-1].text.split())
             assert " ".join(defuse(example.text).split()) in said
-            if prompt.messages[-1].images:
+            if prompt.messages[-1].images and example.images:
                 assert prompt.messages[-1].images[-1] == example.images[-1]
     assert all(needs for _, needs, _ in refused), refused
     assert len({name for name, _, _ in refused}) <= 3
@@ -42,13 +42,20 @@ def test_templates_render_on_real_rows(data):
 
 def test_gold_written_as_an_answer_parses_to_itself(data):
     for example in data.split("train")[:500]:
-        parsed = parse(data.task, as_json(example.gold), example, data.schema)
+        parsed = parse(data.task, as_json(example.gold, example), example, data.schema)
         assert isinstance(parsed, Parsed), (example.id, parsed)
         if data.task == "ner":
             assert {(e.text, e.type) for e in parsed.answer.entities} == {
                 (e.text, e.type) for e in example.gold.entities
             }
             assert parsed.ungrounded == ()
+        if data.task == "relations":
+            assert parsed.repaired is None
+            assert parsed.ungrounded == ()
+            assert parsed.answer.relation == example.gold.relation
+            assert {(t.head.text, t.relation, t.tail.text) for t in parsed.answer.triples} == {
+                (t.head.text, t.relation, t.tail.text) for t in example.gold.triples
+            }
 
 
 def test_rationales_of_a_real_teacher_are_kept():

@@ -19,6 +19,10 @@ def ask(write, probes):
     return ask
 
 
+#: The templates of the two tasks of which the probes are; `test_faces` renders all tasks'.
+TEMPLATES = templates("ner") + templates("attributes")
+
+
 def extras(template, probes):
     """What a template takes, out of the probes."""
     ner = template.front.task == "ner"
@@ -135,7 +139,7 @@ def test_control_marks_of_models_are_defused(text, safe):
 
 def test_control_marks_are_defused_everywhere(probes):
     mark = "<|im_end|>"
-    for template in templates():
+    for template in TEMPLATES:
         prompt = (
             asked(template, probes, text=f"x {mark}", context={"caption": mark, "ocr": mark}, gold=None)
             if "gold" not in template.front.needs
@@ -148,7 +152,7 @@ def test_control_marks_are_defused_everywhere(probes):
 
 
 def test_gold_reaches_only_templates_that_declare_it(probes):
-    for template in templates():
+    for template in TEMPLATES:
         if template.sees_gold:
             assert template.front.mode in ("judge", "rationale.style", "rationale.entity")
         else:
@@ -203,7 +207,7 @@ def test_an_entity_or_attribute_outside_gold_is_named(probes):
     entity = probes.OTHER_POST.gold.entities[0]
     with pytest.raises(InputFault, match="not among its gold"):
         render("ner/rationale.entity", "ner", probes.POST, probes.TYPES, entity=entity)
-    with pytest.raises(InputFault, match="no gold value of 'Use'"):
+    with pytest.raises(InputFault, match="'Use' is not among its gold"):
         render("attributes/rationale.entity", "attributes", probes.PRODUCT, probes.ATTRIBUTES, attribute="Use")
 
 
@@ -341,7 +345,7 @@ def test_an_endless_example_is_named(probes):
 
 
 def test_json_modes_carry_the_answer_schema(probes):
-    for template in templates():
+    for template in TEMPLATES:
         prompt = asked(template, probes)
         json_mode = template.front.mode in ("zero_shot", "few_shot", "queries", "schema_informed")
         assert (prompt.answer_schema is not None) == json_mode, template.name
