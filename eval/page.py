@@ -62,6 +62,7 @@ svg .band { fill: var(--c); opacity: 0.16; }
 .lines h3 { font-size: 0.8rem; color: var(--soft); font-weight: 600; margin: 0 0 0.4rem; }
 .line-of { display: grid; grid-template-columns: 8.5rem 1fr; gap: 0 1rem; margin-bottom: 0.35rem; }
 .who { color: var(--soft); font-size: 0.875rem; padding-top: 0.1rem; }
+.who:empty + span { color: var(--soft); font-size: 0.875rem; }
 .right .who::after { content: " ✓"; color: var(--good); font-weight: 700; }
 .wrong .who::after { content: " ✗"; color: var(--bad); font-weight: 700; }
 mark { background: color-mix(in srgb, var(--c0) 18%, transparent); color: inherit; border-radius: 4px;

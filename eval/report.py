@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..tasks import attributes as attributes_task
-from ..tasks import ner as ner_task
 from . import attributes, markdown
 from .bootstrap import Interval
+from .cards import card
 from .page import html_report
 from .score import Scores
 from .sections import Bar, Bars, Card, Curve, Examples, Line, Mark, Point, Section, Table, Text
@@ -57,23 +56,15 @@ def score_sections(scores: Scores, title: str = "") -> list[Section]:
         Bars(f"{before}metrics", bars, "Per cent, with percentile bootstrap 95 % intervals over examples."),
         Table(f"{before}metrics in figures", ("metric", "value", "95 % interval"), tuple(metrics)),
     ]
-    if len(scores.by_type) <= _TYPES_SHOWN:
+    if 0 < len(scores.by_type) <= _TYPES_SHOWN:
         rows = tuple(Bar(f"{row.name} ({row.gold:,})", *row.f1) for row in scores.by_type)
         sections.append(Bars(f"{before}F1 by type", rows, "In brackets: gold items of the type."))
     header = ("type", "precision", "recall", "F1", "95 % interval", "gold", "predicted")
-    sections.append(Table(f"{before}by type", header, by_type, folded=len(by_type) > _TYPES_SHOWN))
+    if by_type:
+        sections.append(Table(f"{before}by type", header, by_type, folded=len(by_type) > _TYPES_SHOWN))
     counts = tuple((_words(name), f"{count:,}") for name, count in scores.counts.items())
     sections.append(Table(f"{before}counts", ("what", "how many"), counts))
     return [*sections, Text(f"{before}protocol", scores.protocol)]
-
-
-def card(task_key: Literal["ner", "attributes"], example: Any, answers: Mapping[str, Any]) -> Card:
-    """An example with its gold (if it has any) and what each system answered (None: unparseable), judged."""
-    said = {**({"gold": example.gold} if example.gold else {}), **answers}
-    lines = [Line("text", example.text)] if task_key == "attributes" else []
-    make = _ner_line if task_key == "ner" else _attributes_line
-    lines += [make(who, example, answer) for who, answer in said.items()]
-    return Card(example.id, tuple(lines), example.images)
 
 
 def markdown_report(title: str, sections: Sequence[Section]) -> str:
@@ -137,36 +128,11 @@ def _markdown_card(shown: Card) -> str:
     return markdown.table((shown.title, "", ""), rows)
 
 
-def _ner_line(who: str, example: ner_task.Example, answer: ner_task.Answer | None) -> Line:
-    if answer is None:
-        return Line(who, "no answer that could be parsed", verdict="wrong")
-    placed = [e for e in answer.entities if e.start is not None and e.end is not None]
-    lost = [f"{e.text} [{e.type}]" for e in answer.entities if e.start is None]
-    text = example.text + (f"  (not in the text: {', '.join(lost)})" if lost else "")
-    marks = tuple(Mark(e.start or 0, e.end or 0, e.type) for e in placed)
-    verdict: Literal["", "right", "wrong"] = ""
-    if example.gold and who != "gold":
-        gold = {(e.start, e.end, e.type) for e in example.gold.entities}
-        right = {(e.start, e.end, e.type) for e in placed} == gold and not lost
-        verdict = "right" if right else "wrong"
-    return Line(who, text, marks, verdict)
-
-
-def _attributes_line(who: str, example: attributes_task.Example, answer: attributes_task.Answer | None) -> Line:
-    if answer is None:
-        return Line(who, "no answer that could be parsed", verdict="wrong")
-    said = "; ".join(f"{name}: {' / '.join(attributes.values(answer, name)) or '–'}" for name in answer.values)
-    verdict: Literal["", "right", "wrong"] = ""
-    if example.gold and who != "gold":
-        slots = [(attributes.values(example.gold, n), attributes.values(answer, n)) for n in example.gold.values]
-        right = all(attributes.case(gold, given) in ("vc", "nn") for gold, given in slots)
-        verdict = "right" if right else "wrong"
-    return Line(who, said or "nothing", verdict=verdict)
-
-
 def _words(name: str) -> str:
     """A metric's or count's name in prose; the five cases stay as the field writes them."""
-    return name.upper() if name in attributes.CASES else name.replace("_", " ").replace("f1", "F1")
+    if name in (*attributes.CASES, "mrr"):
+        return name.upper()
+    return name.replace("_", " ").replace("f1", "F1").replace("hits@", "Hits@")
 
 
 def _cells(interval: Interval) -> tuple[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,31 @@ from numpy.typing import NDArray
 
 from ..tasks import attributes as attributes_task
 from ..tasks import ner as ner_task
-from . import attributes, spans
+from ..tasks import relations as relations_task
+from ..tasks.graph import Ranking
+from . import attributes, ranking, relations, spans
 from .attributes import CASES, EXTRAS, OpenSlots
 from .bootstrap import RESAMPLES, Difference, Floats, Interval, ends, paired, resample
 from .spans import f1, ratio
 
 #: The metric by which a run is selected and a table is read, by task.
-PRIMARY = {"ner": "f1", "attributes": "f1"}
+PRIMARY = {
+    "ner": "f1",
+    "attributes": "f1",
+    "relations": "f1",
+    "completion": "mrr",
+    "alignment": "hits@1",
+    "linking": "hits@1",
+}
 
 #: Sums by name to a metric.
 Formula = Callable[[Mapping[str, Floats]], Floats]
+
+#: What ranked answers are judged by: the same for three tasks.
+_RANKED: dict[str, Formula] = {
+    "mrr": lambda s: ratio(s["reciprocal_rank"], s["asked"]),
+    **{f"hits@{k}": lambda s, k=k: ratio(s[f"hits@{k}"], s["asked"]) for k in ranking.HITS},  # type: ignore[misc]
+}
 
 #: The metrics that are functions of summed counts, by task: all of them can be compared with a paired test.
 FORMULAS: dict[str, dict[str, Formula]] = {
@@ -42,6 +58,15 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         "recall_seen": lambda s: ratio(s["seen_correct"], s["seen"]),
         "recall_unseen": lambda s: ratio(s["unseen_correct"], s["unseen"]),
     },
+    "relations": {
+        "precision": lambda s: ratio(s["correct"], s["predicted"]),
+        "recall": lambda s: ratio(s["correct"], s["gold"]),
+        "f1": lambda s: f1(s["correct"], s["predicted"], s["gold"]),
+        "accuracy": lambda s: ratio(s["right"], s["asked"]),
+    },
+    "completion": _RANKED,
+    "alignment": _RANKED,
+    "linking": _RANKED,
 }
 
 
@@ -106,8 +131,9 @@ def score(task_key: str, examples: Sequence[Any], answers: Sequence[Any], **opti
     """Judge answers (None: unparseable), one an example and in the same order, against the examples' gold.
 
     Options of ``attributes``: ``open_slots`` ("skip" or "penalise"), ``train`` (training examples, for the
-    recall of seen and unseen values), ``outputs`` (texts before parsing, for the lenient metric). For both
-    tasks: ``resamples``, ``seed``.
+    recall of seen and unseen values), ``outputs`` (texts before parsing, for the lenient metric). Of ``relations``:
+    ``none``, the label of a pair without relation. Of ``completion``, ``alignment`` and ``linking``: ``known``
+    (example id to the ids that are right as well, for filtered ranks) and ``ties``. Of all: ``resamples``, ``seed``.
 
     Raises:
         ValueError: no examples, another number of answers, two examples of one id, or an unknown task.
@@ -211,7 +237,69 @@ def _score_attributes(
     )
 
 
-_SCORERS: dict[str, Callable[..., Scores]] = {"ner": _score_ner, "attributes": _score_attributes}
+def _score_relations(
+    examples: Sequence[relations_task.Example],
+    answers: Sequence[relations_task.Answer | None],
+    none: str = "None",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    counted = relations.count(examples, answers, none)
+    columns = ("correct", "predicted", "gold", "right", "asked")
+    per_example = np.column_stack([counted.table.sum(axis=1), counted.right, np.ones(len(examples))])
+    return Scores(
+        task="relations",
+        primary=PRIMARY["relations"],
+        protocol=counted.protocol.format(none=none),
+        metrics=_metrics(FORMULAS["relations"], columns, per_example, resamples, seed),
+        by_type=_rows(counted.labels, counted.table, resamples, seed),
+        counts={"examples": len(examples), **_totals(columns[:3], per_example), **counted.counts},
+        ids=tuple(example.id for example in examples),
+        columns=columns,
+        per_example=per_example,
+    )
+
+
+def _score_ranked(
+    task_key: str,
+    examples: Sequence[Any],
+    answers: Sequence[Ranking | None],
+    known: dict[str, Collection[str]] | None = None,
+    ties: ranking.Ties = "realistic",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    ranks = ranking.of_answers(examples, answers, known, ties)
+    columns = ("reciprocal_rank", *(f"hits@{k}" for k in ranking.HITS), "asked")
+    per_example = np.column_stack(
+        [ranking.reciprocal(ranks), *(ranks <= k for k in ranking.HITS), np.ones(len(examples))]
+    )
+    lists = [set(answer.ranking) if answer else set() for answer in answers]
+    left_out = [e.gold.best is not None and e.gold.best not in some for e, some in zip(examples, lists, strict=True)]
+    return Scores(
+        task=task_key,
+        primary=PRIMARY[task_key],
+        protocol=ranking.protocol(ties, known is not None),
+        metrics=_metrics(FORMULAS[task_key], columns, per_example, resamples, seed),
+        by_type=(),
+        counts={
+            "examples": len(examples),
+            "unparseable": sum(answer is None for answer in answers),
+            "gold_left_out": sum(left_out),
+            "gold_is_nil": sum(example.gold.best is None for example in examples),
+        },
+        ids=tuple(example.id for example in examples),
+        columns=columns,
+        per_example=per_example,
+    )
+
+
+_SCORERS: dict[str, Callable[..., Scores]] = {
+    "ner": _score_ner,
+    "attributes": _score_attributes,
+    "relations": _score_relations,
+    **{key: partial(_score_ranked, key) for key in ("completion", "alignment", "linking")},
+}
 
 
 def _by_name(columns: Sequence[str], sums: Floats) -> dict[str, Floats]:
