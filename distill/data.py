@@ -102,12 +102,14 @@ def _train_and_valid(dataset: Dataset, recipe: Recipe) -> tuple[Sequence[Any], S
 
 
 def _extra(recipe: Recipe, held_out: Sequence[Any]) -> tuple[tuple[Any, ...], Counter[str]]:
-    """The train examples of other data sets, unlabelled, with their own knowledge, none of them held out."""
+    """Examples of other data sets, unlabelled, with their own knowledge, none of them held out here."""
     kept: list[Any] = []
     counts: Counter[str] = Counter()
     for spec, knowledge in zip(recipe.extra_data, recipe.extra_knowledge, strict=True):
         texts = corpus.texts(find(knowledge), recipe.knowledge_prompt)
-        examples, _ = batches.join(readers.read(spec).split("train"), texts, knowledge)
+        other = readers.read(spec)
+        asked = [e for split in recipe.extra_split for e in other.split(split)]
+        examples, _ = batches.join(asked, texts, knowledge)
         known = tuple(e for e in examples if "knowledge" in e.context)
         clean, duplicates = batches.without_duplicates(batches.without_gold(known), held_out)
         clean = batches.subset(clean, 1.0, recipe.extra_limit)

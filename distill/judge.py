@@ -176,9 +176,12 @@ def variant(recipe: Recipe) -> str:
     if recipe.objective != "gold":
         parts.append(recipe.objective)
     if recipe.teacher_run:
-        parts.append("finished teacher")
+        parts.append(
+            "finished teacher" if len(recipe.teacher_run) == 1 else f"{len(recipe.teacher_run)} finished teachers"
+        )
     if recipe.extra_data:
-        parts.append("unlabelled " + " + ".join(recipe.extra_data))
+        splits = "" if recipe.extra_split == ("train",) else f" ({', '.join(recipe.extra_split)})"
+        parts.append("unlabelled " + " + ".join(recipe.extra_data) + splits)
     return ", ".join(parts)
 
 
@@ -210,7 +213,7 @@ def write_html(judged: Judgement, path: Path) -> Path:
     """One self-contained page: plots, tables and the first examples with their answers."""
     name = f"{judged.system} ({judged.variant})"
     cards = tuple(
-        report.card(judged.task, example, {name: answer})  # type: ignore[arg-type]
+        report.card(judged.task, example, {name: answer})
         for example, answer in list(zip(judged.examples, judged.answers, strict=True))[:SHOWN]
     )
     sections = [*report.score_sections(judged.scores), report.Examples("examples", cards)]

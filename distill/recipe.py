@@ -20,6 +20,10 @@ class RecipeFault(ValueError):
         super().__init__("\n".join([f"{where}: {count}", *(f"  - {m}" for m in mistakes)]))
 
 
+#: One name or a list of them.
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: () if v is None else (v,) if isinstance(v, str) else v)]
+
+
 class Recipe(BaseModel):
     """One run. `read` makes one of a YAML file; the resolved copy lies in the run's folder.
 
@@ -48,7 +52,7 @@ class Recipe(BaseModel):
 
     # The data.
     data: str
-    train_split: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ("train",)
+    train_split: Names = ("train",)
     valid_split: str = "valid"
     test_split: str = "test"
     valid_fraction: float | None = Field(None, gt=0, lt=1)
@@ -63,12 +67,13 @@ class Recipe(BaseModel):
     knowledge_prompt: str | None = None
     extra_data: tuple[str, ...] = ()
     extra_knowledge: tuple[str, ...] = ()
+    extra_split: Names = ("train",)
     extra_limit: int | None = Field(None, ge=1, description="examples taken of each extra set")
 
     # What is learned from.
     objective: Literal["gold", "two_prefix", "prompt_distillation", "queries"] = "gold"
     teacher_context: tuple[str, ...] = ("knowledge",)
-    teacher_run: str | None = None
+    teacher_run: Names = ()
     alpha: float = Field(1.0, ge=0)
     beta: float = Field(1.0, ge=0)
     temperature: float = Field(2.0, gt=0)

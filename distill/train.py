@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import batches, checkpoint, data, evaluate, features, objectives, origin, progress
+from . import batches, checkpoint, data, evaluate, features, finished, objectives, origin, progress
 from .checkpoint import RunFault
 from .recipe import Recipe, check
 
@@ -123,7 +122,7 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
             pictures = [i for part in (sets.train, sets.valid, sets.extra) for e in part for i in e.images]
             found = features.attach(student, pictures if main else ())
         say.line("pictures: " + ", ".join(f"{k} {v:,}" for k, v in found.items()))
-    teacher = _teacher(recipe, sets, folder, accelerator, say) if recipe.teacher_run else None
+    teacher = finished.posteriors(recipe, sets, folder, accelerator, say) if recipe.teacher_run else None
 
     # Steps, optimiser and schedule.
     size = recipe.batch_size * recipe.accumulation * processes
@@ -336,28 +335,6 @@ def _open_folder(folder: Path, recipe: Recipe) -> checkpoint.Claim:
         claim.release()
         raise
     return claim
-
-
-def _teacher(
-    recipe: Recipe, sets: data.Data, folder: Path, accelerator: Accelerator, say: progress.Reporter
-) -> dict[str, Tensor]:
-    """The finished teacher's posteriors over all that is trained on: computed once, kept in the run's
-    folder.
-    """
-    path = folder / "teacher.safetensors"
-    if accelerator.is_main_process and not path.exists():
-        teacher, view = evaluate.load(str(recipe.teacher_run))
-        if "knowledge" not in view.context:
-            raise RunFault(f"teacher_run {recipe.teacher_run} does not read knowledge: its view is {view}")
-        say.line(f"teacher: posteriors of {recipe.teacher_run}, computed once")
-        teacher.to(accelerator.device)
-        with accelerator.autocast():
-            known = objectives.stored(teacher, [*sets.train, *sets.extra], view, recipe.temperature, 32)
-        beside = path.with_suffix(".tmp")
-        save_file(known, beside)
-        os.replace(beside, path)
-    accelerator.wait_for_everyone()
-    return load_file(path)
 
 
 def _reads(recipe: Recipe) -> tuple[str, ...]:

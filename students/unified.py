@@ -23,13 +23,14 @@ from .collate import Found, Item, Layout, group, shape_count
 from .encoders import text as text_encoder
 from .encoders.image import ImageEncoder
 from .encoders.text import TextEncoder, UnsupportedBackbone
-from .fusion.prefix import PrefixStates, VisualPrefix, attached
+from .fusion.prefix import VisualPrefix
 from .fusion.prompt import ConditionalPrompt
 from .heads.generative import GenerativeHead
 from .heads.ranking import RankingHead
 from .heads.rationale import RationaleHead
 from .heads.span import SpanHead
 from .heads.tagging import TaggingHead
+from .reading import BatchReading
 from .student import Batch, Output, View
 
 #: Its name in ``STUDENTS``.
@@ -323,7 +324,7 @@ class Unified(nn.Module):
         ``scores`` hold ``emissions [B, W, K]`` with ``word_mask [B, W]`` (tagging, one row a text), ``span [R, U, U]``
         and ``ranking [I, O + 1]``.
         """
-        reading = _Reading(self, batch)
+        reading = BatchReading(self, batch)
         losses: dict[str, Tensor] = {}
         scores: dict[str, Tensor] = {}
         for name in self.heads:
@@ -373,7 +374,7 @@ class Unified(nn.Module):
             batch = self._collate(part, view, asked).to(self.device)
             given_up.update(batch.counts)
             found: list[list[Found]] = [[] for _ in part]
-            reading = _Reading(self, batch)
+            reading = BatchReading(self, batch)
             for name, items in asked.items():
                 own = group(batch.tensors, name)
                 if name == "generative":
@@ -404,70 +405,6 @@ class Unified(nn.Module):
             {"name": "backbone", "params": backbone, "lr": learning_rate},
             {"name": "heads", "params": others, "lr": head_learning_rate},
         ]
-
-
-class _Reading:
-    """A batch under its view: what heads ask for states and pictures (`collate.Reading`)."""
-
-    def __init__(self, student: Unified, batch: Batch) -> None:
-        self.student, self.batch = student, batch
-        self.images = group(batch.tensors, "image")
-
-    @cached_property
-    def _prefix(self) -> PrefixStates | None:
-        """The visual prefix of each example, or None where no example has a picture."""
-        if self.student.prefix is None or not self.images:
-            return None
-        states: PrefixStates = self.student.prefix(self._levels, self.images["present"])
-        return states
-
-    @property
-    def _levels(self) -> list[Tensor]:
-        return [self.images[f"level{number}"] for number in range(len(self.images) - 1)]
-
-    def _attached(self, rows: dict[str, Tensor]) -> Any:
-        states = None if self._prefix is None else self._prefix.select(rows["example"])
-        return attached(self.student.encoder.plain, states)
-
-    def _before(self, rows: dict[str, Tensor]) -> Tensor | None:
-        """The conditional prompt of each row, made of the text alone."""
-        student = self.student
-        if not self.batch.view.prompt or student.prompt is None:
-            return None
-        prompt: Tensor = student.prompt(student.encoder.embeddings(rows["input_ids"]), rows["text"])
-        return prompt
-
-    def states(self, rows: dict[str, Tensor], alone: bool = False) -> Tensor:
-        """States ``[R, T, d]`` of rows; ``alone`` without picture and prompt."""
-        student = self.student
-        added = None if student.shapes is None else student.shapes(rows["shapes"])
-        inputs = rows["input_ids"], rows["attention_mask"], rows["token_type_ids"], added
-        if alone:
-            states: Tensor = student.encoder(*inputs)
-            return states
-        with self._attached(rows):
-            states = student.encoder(*inputs, self._before(rows))
-        return states
-
-    def pictures(self, examples: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Vectors ``[I, C]`` of some examples' pictures (the mean of the last level), and which have one."""
-        if not self.images:
-            return None, None
-        return self._levels[-1].mean(1)[examples], self.images["present"][examples]
-
-    def generate(self, rows: dict[str, Tensor], max_new_tokens: int) -> list[list[int]]:
-        """Greedy continuations of rows."""
-        encoder = self.student.encoder
-        with self._attached(rows):
-            return encoder.generate(rows["input_ids"], rows["attention_mask"], self._before(rows), max_new_tokens)
-
-    def vocabulary(self, states: Tensor) -> Tensor:
-        """Logits ``[N, V]`` of states ``[N, d]``: by the language model's head, or the input embeddings."""
-        encoder = self.student.encoder
-        if encoder.decoder:
-            logits: Tensor = encoder.plain.get_output_embeddings()(states)
-            return logits
-        return states @ encoder.embeddings.weight.T  # type: ignore[operator]
 
 
 def _answer(example: Any, found: Sequence[Found]) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from magister.distill import checkpoint, data, evaluate, progress, train
+from magister.distill import checkpoint, data, evaluate, finished, progress, train
 from magister.distill.checkpoint import Claim, RunFault
 from magister.distill.recipe import Recipe, check, dump
 
@@ -288,6 +288,14 @@ def test_a_set_without_validation_split_needs_a_fraction(settings: dict[str, Any
     sets = data.load(check({**settings, "data": str(corpus / "other.jsonl"), "valid_fraction": 0.25}))
     assert len(sets.train) + len(sets.valid) == 22
     assert len(sets.valid) == round(22 * 0.25)
+
+
+def test_several_teachers_teach_their_mean() -> None:
+    first, second = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])
+    joined = finished.mean([{"a": first.log()}, {"a": second.log()}])
+    assert torch.allclose(joined["a"].exp(), torch.tensor([[0.7, 0.3]]))
+    never = torch.tensor([[1.0, 0.0]]).log()  # -inf stays -inf
+    assert finished.mean([{"a": never}, {"a": never}])["a"].exp().tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("offline", [False, True])
