@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,28 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")]
 Data = Annotated[str, typer.Argument(help="A reader's name, reader:path, a folder, a .jsonl file or hub:owner/name.")]
-TaskKey = Annotated[str, typer.Argument(help="ner or attributes.")]
-Spec = Annotated[str, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")]
+TaskKey = Annotated[str, typer.Argument(help="A task's key, see `magister tasks`.")]
+Spec = Annotated[str, typer.Option("--teacher", help="A teacher's spec, see `magister teachers`.")]
 Corpus = Annotated[Path, typer.Argument(help="A corpus folder.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Instead of the prompts' own limits of an answer.")]
+MinAgreement = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Quarantine what agrees less with gold.")]
+
+
+def amount(text: str) -> Decimal:
+    """A decimal number of dollars, exactly as it was written."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value < 0:
+        raise typer.BadParameter(f"{text!r} is no amount of dollars, such as 0.15")
+    return value
+
+
+def usd(help: str) -> Any:
+    """An option that takes dollars."""
+    return typer.Option(parser=amount, metavar="USD", help=help)
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -202,26 +222,91 @@ def generate(
     out: Annotated[Path, typer.Option(help="The corpus folder.")],
     prompts: Annotated[str, typer.Option(help="Template names, with commas between.")] = "zero_shot",
     split: str = "train",
-    samples: Annotated[int, typer.Option(min=1, help="Answers a question.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a question; their agreement becomes votes.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Several samples need one above 0.")] = 0.0,
+    seed: int = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first examples.")] = None,
+    max_tokens: MaxTokens = None,
+    candidates: Annotated[int, typer.Option(min=2, help="So many to choose among, where the data bring none.")] = 10,
+    min_agreement: MinAgreement = None,
+    probe_images: Annotated[
+        bool, typer.Option("--probe-images", help="Ask everything with a picture once more without it.")
+    ] = False,
+    budget_tokens: Annotated[int | None, typer.Option(min=0, help="Stop before more tokens than this.")] = None,
+    budget_usd: Annotated[Decimal | None, usd("Stop before more dollars than this.")] = None,
+    price_in: Annotated[Decimal | None, usd("Dollars per million tokens read.")] = None,
+    price_out: Annotated[Decimal | None, usd("Dollars per million tokens written.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests at once (openai: only).")] = None,
+    rpm: Annotated[float | None, typer.Option(min=1, help="Requests a minute (openai: only).")] = None,
+    tpm: Annotated[float | None, typer.Option(min=1, help="Tokens a minute (openai: only).")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the first prompt and the counts; ask nothing.")
+        bool, typer.Option("--dry-run", help="Show the first prompt and what all would cost; ask nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed before.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a teacher about every example; what it says becomes a verified corpus. The same command resumes."""
+    from .teachers.budget import Budget
     from .teachers.run import corpus_from
 
     one(task, all_tasks(), "task")
+    if budget_usd is not None and (price_in is None or price_out is None):
+        raise typer.BadParameter("--budget-usd needs --price-in and --price-out (0 for a model of your own)")
     summary = corpus_from(
-        task, data, teacher, prompts.split(","), out,
-        split=split, samples=samples, limit=limit, dry_run=dry_run, retry_failed=retry_failed, say=say,
+        task, data, teacher, prompts.split(","), out, split=split, samples=samples, temperature=temperature, seed=seed,
+        limit=limit, max_tokens=max_tokens, candidates=candidates, min_agreement=min_agreement, probe=probe_images,
+        budget=Budget(tokens=budget_tokens, usd=budget_usd, price_in=price_in, price_out=price_out),
+        limits={"concurrency": concurrency, "rpm": rpm, "tpm": tpm}, dry_run=dry_run, retry_failed=retry_failed,
+        say=say,
     )  # fmt: skip
-    if as_json:
-        show(summary.as_dict())
-    else:
-        print(summary)
+    summed(summary, as_json)
+
+
+def summed(summary: Any, as_json: bool) -> None:
+    """What a run did, for people or programs."""
+    show(summary.as_dict()) if as_json else print(summary)
+
+
+@corpus.command("retry")
+def corpus_retry(
+    corpus: Corpus,
+    reason: Annotated[str, typer.Option(help="Reasons with commas between: length,loop,transport.")],
+    max_tokens: MaxTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Ask again for the rows that ended with these reasons, by the settings that the corpus was made with."""
+    from .teachers.generate import REASONS
+    from .teachers.run import retry
+
+    reasons = [name.strip() for name in reason.split(",") if name.strip()]
+    for name in reasons:
+        one(name, dict.fromkeys(REASONS), "reason")
+    changes = {} if max_tokens is None else {"max_tokens": max_tokens}
+    summed(retry(corpus, reasons, say, **changes), as_json)
+
+
+@corpus.command("verify")
+def corpus_verify(corpus: Corpus, min_agreement: MinAgreement = None, as_json: Json = False) -> None:
+    """Parse and verify every reply again, from the ledger; nothing is asked."""
+    from .teachers.run import verify
+
+    changes = {} if min_agreement is None else {"min_agreement": min_agreement}
+    summed(verify(corpus, say, **changes), as_json)
+
+
+@corpus.command("export")
+def corpus_export(
+    corpus: Corpus,
+    file: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file that is not there yet.")],
+    status: Annotated[str, typer.Option(help="kept, quarantined, failed or all.")] = "kept",
+    prompt: Annotated[str | None, typer.Option(help="A template's name.")] = None,
+) -> None:
+    """Write a corpus's rows as one file."""
+    from .teachers.share import export
+
+    done = export(corpus, file, None if status == "all" else status, prompt)
+    left = "".join(f" + {n:,} left out by {why.replace('_', ' ')}" for why, n in done["left_out"].items())
+    print(f"{done['rows']:,} rows = {done['written']:,} written{left}; written: {file}")
 
 
 @corpus.command("stats")

@@ -1,118 +1,77 @@
 """The knowledge corpus: a folder that `datasets.load_dataset`, pyarrow and a reader's eyes can open.
 
-``data/train.parquet`` holds every row, kept or not, and ``README.md`` says what they are. Nothing is thrown
-away: what a student reads is chosen by `texts`, and why a row is not among it stands in its columns
+``data/`` holds every row, kept or not, in Parquet (`shards`, `columns`), and ``README.md`` says what they are (`card`).
+Nothing is thrown away: what a student reads is chosen by `texts`, and why a row is not among it stands in its columns
 ``status`` and ``reason``.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..prompts.parse import Fault, parse_rationale
 from ..tasks.task import DataFault
-from . import jsonl
+from . import jsonl, shards
 from .card import Card
 from .card import render as render_card
+from .columns import COLUMNS, NAMES, STATUSES, Filters
+from .shards import write_atomically
+from .verify import weight
 
-#: The columns: name, Arrow type, what it holds.
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("id", "string", "the example's id"),
-    ("task", "string", "the task's key"),
-    ("prompt", "string", "the template's name with version"),
-    (
-        "about",
-        "string",
-        "the entity or attribute that the question was about; null where it was about the whole example",
-    ),
-    ("digest", "string", "SHA-256 of the template file"),
-    ("sample", "int32", "number of the sample, from 0"),
-    ("text", "string", "the teacher's answer as it was said"),
-    (
-        "answer",
-        "string",
-        "the parsed answer as JSON, or null where the answer is free text or cannot be parsed",
-    ),
-    ("status", "string", "kept, quarantined (answered, but not knowledge) or failed (no answer)"),
-    ("reason", "string", "why it is not kept, out of a closed set; null for a kept row"),
-    ("detail", "string", "the reason in words"),
-    ("agreement", "float", "agreement with the gold answer, 0 to 1; null without gold or answer"),
-    ("grounded", "bool", "whether every value was found in the source; null where there is nothing to check"),
-    (
-        "vote",
-        "float",
-        "share of the example's samples with the same answer; null with one sample or no answer",
-    ),
-    ("repaired", "bool", "whether the parser had to repair the form of the answer"),
-    ("teacher", "string", "the teacher's spec"),
-    ("key", "string", "the request's key in the ledger; null where nothing could be asked"),
-    ("prompt_tokens", "int32", "tokens read, as the engine counts them"),
-    ("completion_tokens", "int32", "tokens written"),
-)
-STATUSES = ("kept", "quarantined", "failed")
-DATA = Path("data") / "train.parquet"
+__all__ = ["COLUMNS", "STATUSES", "Card", "Filters", "build", "import_texts", "rows", "stats", "texts",
+           "write_atomically"]  # fmt: skip
+
 CARD = Path("README.md")
 
 #: Templates whose texts make new examples and are not knowledge about their own: `texts` reads them only by
 #: name.
 AUGMENTATIONS = ("rationale.style", "rationale.entity", "rationale.image")
 
-_BATCH = 2_000
+#: So many rows are shown in the card, each of another prompt, and so many are looked at to find them.
+_SHOWN, _LOOKED_AT = 3, 2_000
+#: What `stats` has no need of.
+_LONG = ("text", "reasoning", "answer", "evidence", "detail", "images", "key", "digest", "teacher_digest", "time")
 
 
-def build(folder: Path, rows: Iterable[Mapping[str, Any]], card: Card) -> dict[str, Any]:
+def build(
+    folder: Path, rows: Iterable[Mapping[str, Any]], card: Card, shard_bytes: int = shards.SHARD_BYTES
+) -> dict[str, Any]:
     """Write a corpus folder; each file appears whole or not at all. Returns its `stats`.
 
     Args:
-        rows: one mapping a row; a column that is left out is null, an unknown one is an error.
+        rows: one mapping a row; a column that is left out is null (``weight`` follows from status and vote), an
+            unknown one is an error.
+        shard_bytes: a Parquet file is closed once it is larger.
     """
-    arrow, parquet = _pyarrow()
     folder = Path(folder)
-    schema = arrow.schema([arrow.field(name, _arrow_type(arrow, kind)) for name, kind, _ in COLUMNS])
-    known = set(schema.names)
-    rows = iter(rows)
-
-    def write(path: Path) -> None:
-        with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-            while batch := list(islice(rows, _BATCH)):
-                for row in batch:
-                    if unknown := row.keys() - known:
-                        raise ValueError(f"unknown columns of a corpus row: {', '.join(sorted(unknown))}")
-                    status, reason = row["status"], row.get("reason")
-                    if status not in STATUSES or (status == "kept") != (reason is None):
-                        raise ValueError(f"row {row['id']}: status {status} with the reason {reason}")
-                writer.write_table(arrow.Table.from_pylist([_clean(r) for r in batch], schema=schema))
-
-    write_atomically(folder / DATA, write)
+    weighed = (row if "weight" in row else {**row, "weight": weight(row["status"], row.get("vote"))} for row in rows)
+    shards.write(folder, weighed, shard_bytes)
     counts = stats(folder)
-    text = render_card(card, counts, COLUMNS, DATA.as_posix())
+    text = render_card(card, counts, COLUMNS, shards.PATTERN, _sample(folder))
     write_atomically(folder / CARD, lambda path: path.write_text(text, encoding="utf-8"))
     return counts
 
 
-def rows(folder: Path, status: str | None = None, prompt: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a corpus in their order, of one status or one template if asked.
+def rows(
+    folder: Path, status: str | None = None, prompt: str | None = None, filters: Filters | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a corpus in their order, of one status or one template if asked, and such as `Filters` want.
 
     Raises:
         DataFault: the folder is no corpus, or has no such template.
     """
-    _, parquet = _pyarrow()
     if status is not None and status not in STATUSES:
         raise DataFault(str(folder), f"no status {status!r}", f"there are: {', '.join(STATUSES)}")
-    with _open(folder, parquet) as file:
-        found = prompt is None
-        for batch in file.iter_batches(_BATCH):
-            for row in batch.to_pylist():
-                named = prompt is None or _is_named(row["prompt"], prompt)
-                found = found or named
-                if named and status in (None, row["status"]):
-                    yield row
+    found = prompt is None
+    for row in shards.read(folder):
+        named = prompt is None or _is_named(row["prompt"], prompt)
+        found = found or named
+        if named and status in (None, row["status"]) and not (filters and filters.leaves_out(row)):
+            yield row
     if not found:
         there = ", ".join(stats(folder)["prompts"]) or "none"
         raise DataFault(str(folder), f"no rows of the prompt {prompt!r}", f"there are: {there}")
@@ -122,30 +81,34 @@ def stats(folder: Path) -> dict[str, Any]:
     """Counts of a corpus.
 
     ``rows``; ``examples`` (distinct ids); rows by ``status``; ``quarantined`` and ``failed`` by reason;
-    ``prompts``, each by status; ``repaired``; ``prompt_tokens``, ``completion_tokens``; mean ``agreement`` of
-    the rows that have one.
+    ``prompts``, each by status; ``grounded`` by where; ``marked``: how many rows are ``hinted``, ``repaired``,
+    ``duplicate_of`` or ``image_duplicate_of`` another, and how many were probed (``answer_changed`` says something)
+    and ``changed_without_image``; ``repaired``; ``prompt_tokens``, ``completion_tokens``; means of ``agreement`` and
+    ``image_delta`` over the rows that have one.
     """
-    _, parquet = _pyarrow()
     status: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"quarantined": Counter(), "failed": Counter()}
     prompts: dict[str, Counter[str]] = {}
+    grounded: Counter[str] = Counter()
     ids: set[str] = set()
     sums: Counter[str] = Counter()
-    agreements: list[float] = []
-    columns = [name for name, *_ in COLUMNS if name not in ("text", "answer", "detail", "key", "digest")]
-    with _open(folder, parquet) as file:
-        for batch in file.iter_batches(_BATCH, columns=columns):
-            for row in batch.to_pylist():
-                status[row["status"]] += 1
-                prompts.setdefault(row["prompt"], Counter())[row["status"]] += 1
-                if row["reason"] is not None:
-                    reasons[row["status"]][row["reason"]] += 1
-                ids.add(row["id"])
-                sums["repaired"] += bool(row["repaired"])
-                for name in ("prompt_tokens", "completion_tokens"):
-                    sums[name] += row[name] or 0
-                if row["agreement"] is not None:
-                    agreements.append(row["agreement"])
+    means: dict[str, list[float]] = {"agreement": [], "image_delta": []}
+    for row in shards.read(folder, [name for name in NAMES if name not in _LONG]):
+        status[row["status"]] += 1
+        prompts.setdefault(row["prompt"], Counter())[row["status"]] += 1
+        if row["reason"] is not None:
+            reasons[row["status"]][row["reason"]] += 1
+        grounded.update([row["grounded"]] if row["grounded"] else [])
+        ids.add(row["id"])
+        for name in ("hinted", "repaired", "duplicate_of", "image_duplicate_of"):
+            sums[name] += bool(row[name])
+        sums["probed"] += row["answer_changed"] is not None
+        sums["changed_without_image"] += bool(row["answer_changed"])
+        for name in ("prompt_tokens", "completion_tokens"):
+            sums[name] += row[name] or 0
+        for name, values in means.items():
+            values += [] if row[name] is None else [row[name]]
+    tokens = {name: sums.pop(name, 0) for name in ("prompt_tokens", "completion_tokens")}
     return {
         "rows": status.total(),
         "examples": len(ids),
@@ -153,14 +116,26 @@ def stats(folder: Path) -> dict[str, Any]:
         "quarantined": dict(reasons["quarantined"].most_common()),
         "failed": dict(reasons["failed"].most_common()),
         "prompts": {name: dict(counter) for name, counter in prompts.items()},
+        "grounded": dict(grounded.most_common()),
+        "marked": {name: number for name, number in sums.items() if number},
         "repaired": sums["repaired"],
-        "prompt_tokens": sums["prompt_tokens"],
-        "completion_tokens": sums["completion_tokens"],
-        "agreement": sum(agreements) / len(agreements) if agreements else None,
+        **tokens,
+        **{name: sum(values) / len(values) if values else None for name, values in means.items()},
     }
 
 
-def texts(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, str]:
+def _sample(folder: Path) -> list[dict[str, Any]]:
+    """Some kept rows, each of another prompt."""
+    shown: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(shards.read(folder)):
+        if len(shown) == _SHOWN or number == _LOOKED_AT:
+            break
+        if row["status"] == "kept":
+            shown.setdefault(row["prompt"], row)
+    return list(shown.values())
+
+
+def texts(path: Path, prompt: str | Sequence[str] | None = None, filters: Filters | None = None) -> dict[str, str]:
     """What a student reads: example id to knowledge text.
 
     A corpus folder gives its kept rows. Without ``prompt`` these are the ones in free text (rationales,
@@ -175,18 +150,19 @@ def texts(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, st
 
     Args:
         prompt: full names (``ner/rationale.noun.v1``), or shorter ones (``rationale.noun``).
+        filters: which of a corpus's kept rows are read; all of them if it is left out.
 
     Raises:
         DataFault: nothing can be read from there, or no kept row answers to ``prompt``.
     """
     path = Path(path)
     if not path.is_dir():
-        if prompt is not None:
-            raise DataFault(str(path), "a file of texts has no prompts to choose from", "leave the prompt out")
+        if prompt is not None or filters is not None:
+            raise DataFault(str(path), "a file of texts has no prompts to choose from", "leave prompt and filters out")
         return _texts_of_file(path)
     wanted = [prompt] if isinstance(prompt, str) else prompt
     chosen: dict[str, dict[tuple[str, str], tuple[float, str]]] = {}
-    for row in rows(path, status="kept"):
+    for row in rows(path, status="kept", filters=filters):
         if not _is_knowledge(row) if wanted is None else _place(row["prompt"], wanted) is None:
             continue
         of_example = chosen.setdefault(row["id"], {})
@@ -291,57 +267,3 @@ def _readable(text: str) -> str:
     """Free text in its clean form; anything else, such as an answer in JSON, without blanks around it."""
     parsed = parse_rationale(text)
     return text.strip() if isinstance(parsed, Fault) else parsed.answer
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError(
-            "a corpus needs pyarrow, which comes with the train extra: pip install 'magister[train]'"
-        ) from None
-    return pyarrow, pyarrow.parquet
-
-
-def _arrow_type(arrow: Any, kind: str) -> Any:
-    kinds = {"string": arrow.string, "int32": arrow.int32, "float": arrow.float32, "bool": arrow.bool_}
-    return kinds[kind]()
-
-
-def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Half characters (lone surrogates) cannot be stored as UTF-8; they become the replacement character."""
-    return {
-        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
-
-
-def _open(folder: Path, parquet: Any) -> Any:
-    path = Path(folder) / DATA
-    if not path.is_file():
-        raise DataFault(str(folder), f"is no corpus: it has no {DATA}", "make one with generate or corpus import")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataFault(str(path), f"cannot be read: {error}", "build it again from its ledger") from None
-    if missing := {name for name, *_ in COLUMNS} - set(file.schema_arrow.names):
-        file.close()
-        raise DataFault(str(path), f"is no corpus: the columns {', '.join(sorted(missing))} are missing")
-    return file
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the place, then move: a reader sees the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        problem = f"could not be written ({error.strerror or error}); what was there before is whole"
-        raise OSError(error.errno, problem, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,43 +1,33 @@
-"""A teacher's knowledge of a data set: examples and templates in, a corpus folder out, nothing paid for
-twice.
+"""A teacher's knowledge of a data set: examples and templates in, a corpus folder out, nothing paid for twice.
 
-Every request is rendered and keyed (`plan`), what the ledger already holds is left out, the rest is asked,
-each reply is on the disk before the next is looked at, and the corpus is built from the ledger. Whatever
-stops a run, the same command goes on where it stopped.
+Every request is rendered and keyed (`plan`), what the ledger already holds is left out, the rest is asked as far as the
+budget goes (`collect`), each reply is on the disk before it counts, and the corpus is built from the ledger (`rows`).
+Whatever stops a run, the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ..prompts.library import Template, find
 from ..tasks.task import DataFault, Task
-from . import corpus, verify
-from .ledger import Ledger, LedgerFault, Row
+from . import corpus
+from .budget import Budget, Meter, text_tokens
+from .collect import Collected, Interrupted, Progress, Stopped, collect
+from .ledger import Ledger
 from .plan import Describe, Item, Sampling, asking_order, plan
-from .run_folder import LEDGER, SETTINGS, check_folder, check_run, digest
-from .summary import Summary
-from .teacher import Failure, Reply, Request, Teacher
+from .probe import without_image
+from .rows import FAILURES, REASONS, Rows
+from .run_folder import CALL, LEDGER, SETTINGS, check_folder, check_run, digest
+from .summary import Summary, spoken
+from .teacher import Request, Teacher
 
-#: ``(settled, of how many, the reply that just came)``.
-Progress = Callable[[int, int, Reply], None]
-
-#: Why there is no answer: the teachers' failures; it could not be rendered; the engine ended without a reply.
-FAILURES: tuple[str, ...] = (*get_args(Failure), "render", "no_reply")
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: says what is saved and that the same command goes on."""
-
-
-class Stopped(RuntimeError):
-    """The engine broke down, or answered what it was not asked: says what is saved."""
+__all__ = ["FAILURES", "REASONS", "Interrupted", "Stopped", "Summary", "generate"]
 
 
 def generate(
@@ -57,13 +47,19 @@ def generate(
     shots: int = 6,
     min_agreement: float | None = None,
     require_grounded: bool = True,
+    probe: bool = False,
+    budget: Budget = Budget(),  # noqa: B008 - immutable
     resume: bool = True,
     retry_failed: bool = False,
+    only: Collection[str] | None = None,
     describe: Describe | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     dry_run: bool = False,
+    call: Mapping[str, Any] | None = None,
     command: str = "",
     license: str = "",
+    notes: Mapping[str, int] | None = None,
 ) -> Summary:
     """Ask a teacher every template about every example, and build the corpus in ``out``.
 
@@ -78,12 +74,18 @@ def generate(
             question.
         min_agreement, require_grounded: what is kept, see `verify.verdict`; can be changed without asking
             again.
+        probe: ask every question with a picture once more without it, see `probe`.
+        budget: what all runs into this folder may spend.
         resume: False refuses a folder that already holds replies.
         retry_failed: ask again what failed before; failures are settled otherwise.
+        only: ask only for rows that ended with one of these `REASONS` before; none at all asks nothing: the corpus is
+            built again from the ledger.
         describe: puts pictures into words for a teacher that cannot see; without it they are left out, and
             counted.
-        dry_run: render and count everything; ask nothing and write nothing.
-        command, license: for the corpus's card.
+        say: told of the estimate, before the first call.
+        dry_run: render, count and estimate everything; ask nothing and write nothing.
+        call: kept in the folder, so that the run can be called again by it alone.
+        command, license: for the corpus's card. notes: more remarks for it.
 
     Raises:
         DataFault: it cannot be run like this, or ``out`` belongs to another run; says what differs.
@@ -91,15 +93,26 @@ def generate(
         Interrupted: Ctrl-C.
         Stopped: the engine broke down.
     """
-    out, examples = Path(out), list(examples)[:limit]
+    out, examples = Path(out), list(islice(examples, limit))
     templates = [find(name if "/" in name else f"{task.key}/{name}") for name in prompts]
     _check(task, examples, templates, samples, temperature, demonstrations)
+    _check_reasons(only)
+    budget.check()
     check_folder(out)
     sampling = Sampling(samples, temperature, seed, max_tokens)
-    items, notes = plan(task, examples, schema, teacher, templates, sampling, demonstrations, shots, describe)
+
+    def planned(examples: Sequence[Any], templates: Sequence[Template]) -> tuple[list[Item], dict[str, int]]:
+        return plan(task, examples, schema, teacher, templates, sampling, demonstrations, shots, describe)
+
+    items, remarks = planned(examples, templates)
+    blind = _blind(items, examples, templates, planned) if probe else {}
+    everything = [*items, *blind.values()]
+    requests = asking_order(everything)
+    remarks = dict(notes or {}) | remarks | ({"probes_without_the_picture": len(blind)} if probe else {})
+    identity = dict(teacher.identity())
     settings: dict[str, Any] = {
         "task": task.key,
-        "teacher": dict(teacher.identity()),
+        "teacher": identity,
         "schema": digest(schema.model_dump_json()),
         "temperature": temperature,
         "seed": seed,
@@ -109,166 +122,129 @@ def generate(
         "samples": samples,
         "examples": {"count": len(examples), "ids": digest(*(e.id for e in examples))},
     }
+    if sizes := [len(example.candidates) for example in examples if hasattr(example, "candidates")]:
+        settings["candidates"] = max(sizes)
+    rows = Rows(task, examples, schema, teacher.spec, identity, min_agreement, require_grounded, blind=blind)
     if dry_run and not (out / LEDGER).exists():
-        return _dry(items, notes, len(asking_order(items)), 0)
+        return _dry(items, remarks, requests, requests, Meter(budget, teacher))
     with Ledger(out / LEDGER) as ledger:
         check_run(out, settings, examples, resume or not len(ledger))
-        requests = asking_order(items)
-        waiting = {r.key: r for r in requests if not ledger.settled(r, retry_failed)}
+        waiting = {r.key: r for r in _waiting(rows, items, ledger, requests, retry_failed, only)}
+        if only is not None and len(ledger) and not any(request.key in ledger for request in requests):
+            raise DataFault(str(out), "its ledger answers other questions", "were the data or their pictures changed?")
+        meter = _meter(budget, teacher, ledger, requests)
+        remarks |= _remarks(ledger, everything, requests, waiting)
         if dry_run:
-            return _dry(items, notes, len(waiting), len(requests) - len(waiting))
-        corpus.write_atomically(out / SETTINGS, lambda path: path.write_text(json.dumps(settings, indent=2)))
-        notes |= _remarks(ledger, items, requests, waiting)
-        done = _ask(ledger, teacher, waiting, len(requests), progress)
-        tally: Counter[tuple[str, str]] = Counter()
-        rows = _rows(items, ledger, task, schema, teacher.spec, min_agreement, require_grounded, tally)
-        corpus.build(
-            out,
-            rows,
-            corpus.Card(
-                name=f"{task.title.capitalize()}: a teacher's knowledge",
-                source=f"Answers of the teacher `{teacher.spec}`, made and verified with Magister.",
-                templates=settings["prompts"],
-                settings={**settings, "min_agreement": min_agreement, "require_grounded": require_grounded},
-                command=command,
-                license=license,
-                notes=notes,
-            ),
-        )
+            return _dry(items, remarks, requests, list(waiting.values()), meter, ledger)
+        kept = settings if call is None else {**settings, CALL: dict(call)}
+        corpus.write_atomically(out / SETTINGS, lambda path: path.write_text(json.dumps(kept, indent=2)))
+        if say is not None and waiting:
+            say(f"to ask: {meter.estimate(waiting.values())}; spent so far: {meter}")
+        done = collect(ledger, teacher, waiting, len(requests), meter, progress) if waiting else Collected()
+        rows.left.update(done.left)
+        remarks |= {remark: number for remark, number in getattr(teacher, "notes", {}).items() if number}
+        remarks |= {"answers_whose_tokens_were_estimated": done.uncounted} if done.uncounted else {}
+        to_come = sum(r.key not in ledger and rows.left.get(r.key, "pending") == "pending" for r in requests)
+        remarks |= {"replies_still_to_come": to_come} if to_come else {}
+        card = _card(rows, settings, meter, command, license, remarks)
+        corpus.build(out, rows.make(items, ledger), card)
+    return _summary(items, requests, waiting, rows, done, meter, remarks)
+
+
+def _card(
+    rows: Rows, settings: Mapping[str, Any], meter: Meter, command: str, license: str, remarks: Mapping[str, int]
+) -> corpus.Card:
+    return corpus.Card(
+        name=f"{rows.task.title.capitalize()}: a teacher's knowledge",
+        source=f"Answers of the teacher `{rows.spec}`, made and verified with Magister.",
+        templates=settings["prompts"],
+        settings=settings,
+        filters={"min_agreement": rows.min_agreement, "require_grounded": rows.require_grounded},
+        cost=meter.usd,
+        command=command,
+        license=license,
+        notes=remarks,
+    )
+
+
+def _summary(
+    items: Sequence[Item],
+    requests: Sequence[Request],
+    waiting: Mapping[str, Request],
+    rows: Rows,
+    done: Collected,
+    meter: Meter,
+    remarks: dict[str, int],
+) -> Summary:
     return Summary(
         asked=len(items),
-        kept=tally["kept", ""],
-        quarantined={reason: n for (status, reason), n in tally.items() if status == "quarantined"},
-        failed={reason: n for (status, reason), n in tally.items() if status == "failed"},
-        resumed=len(requests) - done["to_ask"],
-        notes=notes,
-        **done,
+        kept=rows.tally["kept", ""],
+        quarantined={reason: n for (status, reason), n in rows.tally.items() if status == "quarantined"},
+        failed={reason: n for (status, reason), n in rows.tally.items() if status == "failed"},
+        pending=rows.tally["pending", ""],
+        to_ask=len(waiting),
+        replies=done.replies,
+        resumed=len(requests) - len(waiting),
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        cached_tokens=done.cached_tokens,
+        seconds=done.seconds,
+        spent=str(meter),
+        notes=remarks,
     )
 
 
-def _ask(
-    ledger: Ledger, teacher: Teacher, waiting: dict[str, Request], total: int, progress: Progress | None
-) -> dict[str, Any]:
-    """Ask what is waiting and save every reply as it comes; what this run used. Empties ``waiting`` as it
-    goes."""
-    to_ask, settled = len(waiting), total - len(waiting)
-    identity = teacher.identity()
-    read = written = 0
-    started = time.monotonic()
-    replies: Iterator[Reply] = iter(())
+def _blind(
+    items: Sequence[Item],
+    examples: Sequence[Any],
+    templates: Sequence[Template],
+    planned: Callable[[Sequence[Any], Sequence[Template]], tuple[list[Item], dict[str, int]]],
+) -> dict[int, Item]:
+    """An item's place to the same question without the picture, for answers that can be compared."""
+    bare = [example for e in examples if (example := without_image(e)) is not None]
+    compared = [template for template in templates if template.front.output != "text"]
+    if not bare or not compared:
+        return {}
 
-    def saved() -> str:
-        count = f"{settled + ledger.arrived():,} of {total:,} answers"
-        return f"{count} are saved in {ledger.path}; the same command goes on from there"
+    def question(item: Item) -> tuple[Any, ...]:
+        return item.example.id, item.template.name, item.about, item.sample
 
-    try:
-        if waiting:
-            replies = iter(teacher.generate(list(waiting.values())))
-        for reply in replies:
-            request = waiting.pop(reply.key, None)
-            if request is None:
-                raise Stopped(f"the teacher answered what it was not asked (key {reply.key!r}): {saved()}")
-            ledger.append(Row.of(request, reply, teacher.spec, identity))
-            read += reply.usage.prompt_tokens
-            written += reply.usage.completion_tokens
-            if progress is not None:
-                progress(total - len(waiting), total, reply)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped by Ctrl-C: {saved()}") from None
-    except (LedgerFault, Stopped):
-        raise
-    except Exception as error:
-        raise Stopped(f"stopped by {type(error).__name__}: {error}: {saved()}") from error
-    finally:
-        if close := getattr(replies, "close", None):
-            close()
-    return {
-        "to_ask": to_ask,
-        "replies": to_ask - len(waiting),
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "seconds": time.monotonic() - started,
-    }
+    without = {question(item): item for item in planned(bare, compared)[0] if item.request is not None}
+    return {n: without[question(i)] for n, i in enumerate(items) if i.request is not None and question(i) in without}
 
 
-def _rows(
+def _waiting(
+    rows: Rows,
     items: Sequence[Item],
     ledger: Ledger,
-    task: Task,
-    schema: Any,
-    spec: str,
-    min_agreement: float | None,
-    require_grounded: bool,
-    tally: Counter[tuple[str, str]],
-) -> Iterator[dict[str, Any]]:
-    """The corpus rows, counted in ``tally`` by status and reason. Tokens of a shared reply stand in its
-    first row."""
-    spent: set[str] = set()
-    for _, group in groupby(items, key=lambda item: (item.example.id, item.template.name, item.about)):
-        rows, verdicts = [], []
-        for item in group:
-            reply = ledger.row(item.request.key) if item.request else None
-            row = _row(item, task, spec)
-            if reply is not None:
-                row["text"] = reply.text
-                if reply.key not in spent:
-                    row |= reply.usage.model_dump()
-                    spent.add(reply.key)
-            rows.append(row)
-            verdicts.append(_verdict(item, reply, task, schema, min_agreement, require_grounded))
-        for row, found, vote in zip(rows, verdicts, verify.votes([v.answer for v in verdicts]), strict=True):
-            tally[found.status, found.reason or ""] += 1
-            yield row | {
-                "answer": found.answer.model_dump_json() if found.answer else None,
-                "status": found.status,
-                "reason": found.reason,
-                "detail": found.detail or None,
-                "agreement": found.agreement,
-                "grounded": found.grounded,
-                "vote": vote,
-                "repaired": found.repaired,
-            }
+    requests: Sequence[Request],
+    retry_failed: bool,
+    only: Collection[str] | None,
+) -> list[Request]:
+    """What is to be asked, in the order of asking."""
+    if only is None:
+        return [request for request in requests if not ledger.settled(request, retry_failed)]
+    keys: set[str] = set()
+    for item in items if only else ():
+        if item.request is None:
+            continue
+        reply = ledger.row(item.request.key)
+        verdict = rows.verdict(item, reply)
+        never = reply is None and not {"over_budget", "no_reply"}.isdisjoint(only)
+        if never or (verdict is not None and verdict.reason in only):
+            keys.add(item.request.key)
+    return [request for request in requests if request.key in keys]
 
 
-def _row(item: Item, task: Task, spec: str) -> dict[str, Any]:
-    """The columns that are known before any reply."""
-    return {
-        "id": item.example.id,
-        "task": task.key,
-        "prompt": item.template.name,
-        "about": item.about,
-        "digest": item.template.digest,
-        "sample": item.sample,
-        "teacher": spec,
-        "key": item.request.key if item.request else None,
-    }
-
-
-def _verdict(
-    item: Item,
-    reply: Row | None,
-    task: Task,
-    schema: Any,
-    min_agreement: float | None,
-    require_grounded: bool,
-) -> verify.Verdict:
-    """Failed for one of `FAILURES`, or what `verify.verdict` says of the answer."""
-    if item.request is None:
-        return verify.Verdict("failed", item.reason, str(item.fault))
-    if reply is None:
-        return verify.Verdict("failed", "no_reply", "the engine ended without a reply to this request")
-    if reply.failure is not None:
-        return verify.Verdict("failed", reply.failure, reply.detail)
-    return verify.verdict(
-        task,
-        item.example,
-        schema,
-        item.request.prompt,
-        reply.text,
-        reply.finish,
-        min_agreement,
-        require_grounded,
-    )
+def _meter(budget: Budget, teacher: Teacher, ledger: Ledger, requests: Sequence[Request]) -> Meter:
+    """A meter that knows what earlier runs spent; what their engine did not count is estimated."""
+    meter = Meter(budget, teacher, ledger.spent.prompt_tokens, ledger.spent.completion_tokens)
+    asked = {request.key: request for request in requests} if ledger.spent.uncounted else {}
+    for key in ledger.spent.uncounted:
+        row = ledger.row(key)
+        prompt = meter.prompt_tokens(asked[key]) if key in asked else 0
+        meter.spend(prompt, text_tokens(row.text if row else ""))
+    return meter
 
 
 def _remarks(
@@ -279,23 +255,41 @@ def _remarks(
     remarks = {
         "rows_that_share_a_reply": sum(item.request is not None for item in items) - len(requests),
         "failed_before_and_not_asked_again": sum(map(ledger.failed, asked - waiting.keys())),
-        "replies_in_the_ledger_to_other_requests": len(ledger.keys() - asked),
+        "replies_in_the_ledger_to_other_requests": ledger.strangers(asked),
         "torn_last_lines_dropped": int(ledger.opened.torn_bytes > 0),
         "damaged_lines_in_the_ledger": len(ledger.opened.damaged),
     }
     return {remark: number for remark, number in remarks.items() if number}
 
 
-def _dry(items: Sequence[Item], notes: dict[str, int], to_ask: int, resumed: int) -> Summary:
+def _dry(
+    items: Sequence[Item],
+    notes: dict[str, int],
+    requests: Sequence[Request],
+    waiting: Sequence[Request],
+    meter: Meter,
+    ledger: Ledger | None = None,
+) -> Summary:
     faults = Counter(item.reason for item in items if item.request is None)
     return Summary(
         asked=len(items),
         failed=dict(faults),
         pending=len(items) - faults.total(),
-        to_ask=to_ask,
-        resumed=resumed,
+        to_ask=len(waiting),
+        resumed=len(requests) - len(waiting),
         notes=notes,
+        first_prompt=spoken(requests[0].prompt) if requests else "",
+        estimate=meter.estimate(waiting),
+        held=len(ledger) if ledger else 0,
+        spent=str(meter),
     )
+
+
+def _check_reasons(only: Collection[str] | None) -> None:
+    """Refuse a word that is no reason; the set is closed."""
+    for reason in only or ():
+        if reason not in REASONS:
+            raise DataFault(f"the reason {reason!r}", "there is none of that name", f"there are: {', '.join(REASONS)}")
 
 
 def _check(

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rapidfuzz import fuzz, process
 
+from ..prompts.faces import face
 from ..prompts.library import Template
 from ..prompts.render import render
 from ..tasks.images import Image, ImageFault
 from ..tasks.task import DataFault, Task
-from .ledger import request_key
+from .key import request_key
 from .teacher import Request, Teacher
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def plan(
     items = []
     for example in examples:
         for template in templates:
-            subjects = _subjects(template, example)
+            subjects = face(task).subjects(template.front.needs, example)
             notes["examples_without_what_a_template_asks_about"] += not subjects
             items += [item(example, template, s, n) for s in subjects for n in range(sampling.samples)]
     _refuse_hopeless(items)
@@ -228,24 +229,8 @@ def _words(descriptions: Sequence[Description]) -> dict[str, str]:
 
 
 def _subject(template: Template) -> str | None:
-    """What makes several questions of one example: ``entity`` or ``attribute``, if one is needed."""
-    return next((need for need in template.front.needs if need in ("entity", "attribute")), None)
-
-
-def _subjects(template: Template, example: Any) -> Sequence[Any]:
-    """What a template asks about one by one; a single None where it asks about the whole example.
-
-    Each gold entity, or each attribute asked (where the template needs gold: each that has a gold value).
-    """
-    subject = _subject(template)
-    if subject is None:
-        return (None,)
-    if subject == "entity":
-        entities = example.gold.entities if example.gold else ()
-        return list({(e.text, e.type): e for e in entities}.values())
-    if "gold" in template.front.needs:
-        return [name for name in example.asked if example.gold and example.gold.values.get(name)]
-    return example.asked
+    """What makes several questions of one example (``entity``, ``attribute``), if one is needed."""
+    return next((need for need in template.front.needs if need in face(template.front.task).SUBJECTS), None)
 
 
 def _refuse_hopeless(items: Sequence[Item]) -> None:

@@ -1,4 +1,4 @@
-"""The start that all prompts of a batch share, computed once.
+"""The start that prompts share, computed once: within a batch, and from one request to the next.
 
 Rows of a left-padded batch read ``[padding | start | rest]``. The start's keys and values depend on nothing
 after it and on no padding (positions count real tokens), so they are computed for one row and copied into
@@ -9,11 +9,11 @@ equals the plain batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-import torch
+from .teacher import Request
 
 #: A shorter shared start is not worth the copying.
 LEAST = 32
@@ -30,6 +30,8 @@ def shared_prefix_cache(model: Any, prompts: Sequence[list[int]]) -> Any | None:
         A ``DynamicCache`` of ``len(prompts)`` rows, or None where sharing does not pay or the model's state
         is of another kind.
     """
+    import torch
+
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     longest, shortest = max(map(len, prompts)), min(map(len, prompts))
@@ -57,3 +59,18 @@ def shared_prefix_cache(model: Any, prompts: Sequence[list[int]]) -> Any | None:
             values[row, :, padding:] = layer.values[0, :, : shared - padding]
         layers.append((keys, values))
     return DynamicCache(layers)
+
+
+def prefix_order(requests: Iterable[Request]) -> list[Request]:
+    """The requests so that those which begin alike stand side by side: same system turn, then same picture.
+
+    An engine that keeps what it has computed of a prompt's start (`vllm`) then finds it again before it has had to
+    make room. Turns and their parts are compared in the order in which the model reads them, a picture by its
+    reference; equals keep their order.
+    """
+
+    def parts(request: Request) -> list[tuple[str, str, str]]:
+        said = [(m.role, part) for m in request.prompt.messages for part in m.parts]
+        return [(role, part.text or "", part.image.source if part.image else "") for role, part in said]
+
+    return sorted(requests, key=parts)

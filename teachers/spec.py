@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .teacher import Teacher
 
 #: The forms a spec may have, with what each means.
 FORMS = {
     "demo": "Gemma 3 270M out of its Python package, offline",
     "hf:PATH_OR_NAME": "any text or vision LLM of transformers, in this process",
+    "vllm:PATH_OR_NAME": "the same on vLLM, far faster; a LoRA adapter by vllm:MODEL?adapter=DIR",
     "openai:MODEL@BASE_URL": "any OpenAI-compatible endpoint, for example openai:qwen3@http://localhost:8000/v1",
+    "batch:DIR?model=NAME": "OpenAI Batch files, written to DIR and answered later by whoever",
 }
 
 
@@ -20,14 +24,24 @@ class UnknownTeacher(ValueError):
         super().__init__(f"unknown teacher {spec!r}; the forms are: {forms}")
 
 
-def teacher(spec: str) -> Teacher:
+def teacher(spec: str, **limits: Any) -> Teacher:
     """The teacher that a spec names. Engines are imported only when they are named.
+
+    Args:
+        limits: for an ``openai:`` endpoint: ``concurrency``, ``rpm``, ``tpm``, ``timeout``, ``patience`` (see
+            `OpenAITeacher`); None stands for the default.
 
     Raises:
         UnknownTeacher: the spec has none of the `FORMS`.
+        ValueError: limits are given for a teacher that is no endpoint.
         ModelNotFound: the form is right, but there is no such model.
     """
     kind, _, name = spec.partition(":")
+    limits = {option: value for option, value in limits.items() if value is not None}
+    if limits and kind != "openai":
+        raise ValueError(
+            f"{', '.join(limits)}: only an openai: endpoint has such limits, not {spec.partition('@')[0]!r}"
+        )
     if spec == "demo":
         from .demo import demo
 
@@ -36,8 +50,16 @@ def teacher(spec: str) -> Teacher:
         from .transformers import TransformersTeacher
 
         return TransformersTeacher(name)
+    if kind == "vllm" and name.partition("?")[0]:
+        from .vllm import VLLMTeacher
+
+        return VLLMTeacher.of_spec(spec)
     if kind == "openai" and name:
         from .openai import OpenAITeacher
 
-        return OpenAITeacher.of_spec(spec)
+        return OpenAITeacher.of_spec(spec, **limits)
+    if kind == "batch" and name.partition("?")[0]:
+        from .batch import BatchTeacher
+
+        return BatchTeacher.of_spec(spec)
     raise UnknownTeacher(spec.partition("@")[0])  # what follows may hold credentials

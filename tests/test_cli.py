@@ -17,7 +17,9 @@ from magister.cli import app
 FROZEN = {
     "": ["--version"],
     "demo": ["--out"],
-    "generate": ["task", "data", "--teacher", "--out", "--prompts", "--split", "--samples", "--limit", "--dry-run",
+    "generate": ["task", "data", "--teacher", "--out", "--prompts", "--split", "--samples", "--temperature", "--seed",
+                 "--limit", "--max-tokens", "--candidates", "--min-agreement", "--probe-images", "--budget-tokens",
+                 "--budget-usd", "--price-in", "--price-out", "--concurrency", "--rpm", "--tpm", "--dry-run",
                  "--retry-failed", "--json"],
     "distill": ["recipe", "overrides"],
     "evaluate": ["run", "task", "data", "--split", "--teacher", "--prompt", "--limit", "--json", "--html", "--record"],
@@ -39,6 +41,9 @@ FROZEN = {
     "corpus stats": ["corpus"],
     "corpus show": ["corpus", "--status", "--prompt", "--limit", "--json"],
     "corpus card": ["corpus"],
+    "corpus retry": ["corpus", "--reason", "--max-tokens", "--json"],
+    "corpus verify": ["corpus", "--min-agreement", "--json"],
+    "corpus export": ["corpus", "file", "--status", "--prompt"],
     "corpus import": ["file", "--out", "--name", "--id-field", "--text-field"],
 }  # fmt: skip
 
@@ -98,6 +103,11 @@ def test_lists_are_machine_readable() -> None:
         (["teachers", "show", "gpt"], 2, "hf:PATH_OR_NAME"),
         (["datasets", "show", "twiter2017"], 1, "twitter2017"),
         (["corpus", "stats", "/nowhere"], 1, "/nowhere"),
+        (["corpus", "retry", "/nowhere", "--reason", "length,lop"], 2, "unknown reason 'lop'"),
+        (["corpus", "retry", "/nowhere", "--reason", "length"], 1, "/nowhere"),
+        (["corpus", "verify", "/nowhere"], 1, "/nowhere"),
+        (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--budget-usd", "5"], 2, "--price-in"),
+        (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--price-in", "cheap"], 2, "'cheap' is no amount"),
         (["evaluate", "floor:mean", "attributes", "implicitave"], 1, "majority"),
         (["evaluate", "/nowhere", "ner", "twitter2017"], 2, "/nowhere"),
     ],

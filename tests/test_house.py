@@ -33,7 +33,7 @@ HEAVY = ("torch", "transformers", "datasets", "vllm", "pyarrow", "timm", "open_c
 
 def sources() -> list[Path]:
     """The package's Python files: tracked rooms, not tests, benchmarks or build leftovers."""
-    outside = {"tests", "benchmarks", "build", "dist", ".venv", "docs", "runs"}
+    outside = {"tests", "benchmarks", "build", "dist", ".venv", ".venv-vllm", "docs", "runs"}
     return [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0] not in outside]
 
 

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 
 from magister.distill.recipe import Recipe, check  # noqa: E402
 from magister.tasks import ner  # noqa: E402
-from magister.tasks.readers import jsonl  # noqa: E402
 from magister.tasks.dataset import Dataset  # noqa: E402
+from magister.tasks.readers import jsonl  # noqa: E402
 
 PEOPLE = ["Ada", "Bo", "Cleo", "Dag", "Eve", "Finn"]
 PLACES = ["Oslo", "Rome", "Kyoto", "Lima", "Quito", "Bern"]

@@ -78,7 +78,9 @@ def test_columns_keep_their_types_where_all_is_null(tmp_path):
 
     schema = parquet.read_schema(tmp_path / "c" / "data" / "train.parquet")
     assert str(schema.field("agreement").type) == "float"
-    assert str(schema.field("grounded").type) == "bool"
+    assert str(schema.field("grounded").type) == "string"
+    assert str(schema.field("answer_changed").type) == "bool"
+    assert str(schema.field("images").type).startswith("list<")
     assert str(schema.field("vote").type) == "float"
 
 

@@ -12,17 +12,23 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from magister.cli import app
 from magister.tasks import attributes
+from magister.tasks.dataset import Dataset
 from magister.tasks.images import Image, ImageFault
 from magister.tasks.ner import TASK
+from magister.tasks.readers import jsonl
 from magister.tasks.task import DataFault
 from magister.teachers import corpus, ledger
 from magister.teachers.generate import FAILURES, Interrupted, Stopped, generate
-from magister.teachers.ledger import LedgerBusy
+from magister.teachers.lock import LedgerBusy
 from magister.teachers.plan import Pool
+from magister.teachers.run import retry, verify
+from magister.teachers.summary import Miscount, Summary
 from magister.teachers.teacher import Reply, Usage
 from magister.teachers.verify import REASONS
 from PIL import Image as Pillow
+from typer.testing import CliRunner
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -85,10 +91,11 @@ def test_every_outcome_is_counted_and_none_stops_the_others(tmp_path):
 def test_the_summary_in_words(tmp_path):
     reply = lambda r: right(r) if r.example in ("e0", "e1") else "no"
     summary = run(FakeTeacher(reply), tmp_path / "c", EXAMPLES[:4])
-    first, second, third = str(summary).splitlines()
+    first, second, third, fourth = str(summary).splitlines()
     assert first == "4 rows = 2 kept + 2 quarantined (not_json 2)"
     assert second == "4 requests to ask, 4 replies, 0 settled before"
     assert third.startswith("40 tokens read, 20 written in ")
+    assert fourth == "spent so far: 60 tokens, price unknown (give --price-in and --price-out)"
     assert json.loads(json.dumps(summary.as_dict()))["quarantined"] == {"not_json": 2}
     assert "pending" in str(run(FakeTeacher(), tmp_path / "d", dry_run=True))
 
@@ -205,6 +212,139 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path):
     run(teacher, tmp_path / "c", limit=4)
     rest = run(teacher, tmp_path / "c", dry_run=True)
     assert (rest.asked, rest.pending, rest.to_ask, rest.resumed) == (6, 6, 2, 4)
+
+
+def test_a_dry_run_shows_the_first_prompt_whole_and_what_is_held(tmp_path):
+    run(FakeTeacher(), tmp_path / "c", limit=4)
+    teacher = FakeTeacher()
+    said = str(run(teacher, tmp_path / "c", dry_run=True))
+    run(teacher, tmp_path / "d", limit=1)
+    for message in teacher.asked[0].prompt.messages:
+        assert f"--- {message.role}\n{message.text}\n" in said
+    assert "the ledger holds 4 replies" in said
+    assert "2 requests to ask, 0 replies, 4 settled before" in said
+    assert "estimate: 2 requests read about" in said
+    assert json.loads(json.dumps(run(teacher, tmp_path / "c", dry_run=True).as_dict()))["estimate"]["requests"] == 2
+
+
+# --- what is to come, what is asked again, what is only looked at again ---
+
+
+def test_what_is_pending_is_not_written_and_is_asked_again(tmp_path):
+    def later(request):
+        waits = request.example in ("e1", "e2")
+        return Reply(key=request.key, finish="error", failure="pending") if waits else right(request)
+
+    summary = run(FakeTeacher(later), tmp_path / "c")
+    assert (summary.kept, summary.pending, summary.failed, summary.replies) == (4, 2, {}, 4)
+    assert summary.asked == summary.kept + summary.pending
+    assert "2 rows wait for their replies; the same command asks for them again" in str(summary)
+    assert len(list(ledger.read(tmp_path / "c" / "ledger.jsonl"))) == 4
+    assert corpus.stats(tmp_path / "c")["rows"] == 4
+    assert "replies_still_to_come: 2" in (tmp_path / "c" / "README.md").read_text()
+    rest = FakeTeacher()
+    done = run(rest, tmp_path / "c")
+    assert (done.kept, done.pending, [r.example for r in rest.asked]) == (6, 0, ["e1", "e2"])
+
+
+def test_everything_may_be_pending(tmp_path):
+    later = FakeTeacher(lambda r: Reply(key=r.key, finish="error", failure="pending"))
+    assert run(later, tmp_path / "c").pending == 6
+    assert list(corpus.rows(tmp_path / "c")) == []
+
+
+def test_only_the_reasons_named_are_asked_again(tmp_path):
+    said = {
+        "e0": "no JSON here",
+        "e1": Reply(key="", finish="error", failure="refused"),
+        "e2": Reply(key="", text="{", finish="length"),
+        "e3": Reply(key="", finish="error", failure="transport"),
+    }
+
+    def says(request):
+        found = said.get(request.example, right(request))
+        return found.model_copy(update={"key": request.key}) if isinstance(found, Reply) else found
+
+    first = run(FakeTeacher(says), tmp_path / "c")
+    assert (first.kept, first.failed) == (2, {"refused": 1, "transport": 1})
+    assert first.quarantined == {"not_json": 1, "length": 1}
+    again = FakeTeacher()
+    summary = run(again, tmp_path / "c", only=("not_json", "length", "refused"))
+    assert sorted(r.example for r in again.asked) == ["e0", "e1", "e2"]
+    assert (summary.kept, summary.failed, summary.quarantined) == (5, {"transport": 1}, {})
+    worse = FakeTeacher(lambda r: Reply(key=r.key, finish="error", failure="transport"))
+    assert run(worse, tmp_path / "c", only=("transport",)).failed == {"transport": 1}
+    assert run(worse, tmp_path / "c").kept == 5  # a failed retry hides no answer
+    with pytest.raises(DataFault, match="the reason 'lenght': there is none of that name"):
+        run(worse, tmp_path / "c", only=("lenght",))
+
+
+def test_a_retry_asks_nothing_new(tmp_path):
+    run(FakeTeacher(lambda r: "no"), tmp_path / "c", limit=2)
+    teacher = FakeTeacher()
+    summary = run(teacher, tmp_path / "c", only=("not_json",))
+    assert ([r.example for r in teacher.asked], summary.kept, summary.pending) == (["e0", "e1"], 2, 4)
+
+
+def test_verified_again_without_asking(tmp_path):
+    run(FakeTeacher(lambda r: '{"entities": [{"text": "Rome", "type": "LOC"}]}'), tmp_path / "c")
+    deaf = FakeTeacher()
+    again = run(deaf, tmp_path / "c", only=(), min_agreement=0.9)
+    assert (again.quarantined, again.to_ask, deaf.asked) == ({"disagrees": 6}, 0, [])
+    assert run(deaf, tmp_path / "c", only=()).kept == 6
+    others = [e.model_copy(update={"text": e.text + "!"}) for e in EXAMPLES]
+    with pytest.raises(DataFault, match="its ledger answers other questions"):
+        run(deaf, tmp_path / "c", others, only=())
+
+
+def test_a_miscount_is_an_error_of_its_own():
+    with pytest.raises(Miscount, match="3 rows were asked for, 2 came out"):
+        Summary(asked=3, kept=1, failed={"refused": 1})
+
+
+# --- what stands in the rows ---
+
+
+def test_thoughts_and_cached_tokens_reach_the_corpus(tmp_path):
+    usage = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8)
+    thinks = FakeTeacher(lambda r: Reply(key=r.key, text=right(r), reasoning="Rome is a place", usage=usage))
+    summary = run(thinks, tmp_path / "c")
+    row = next(corpus.rows(tmp_path / "c"))
+    assert (row["reasoning"], row["cached_tokens"], row["hinted"]) == ("Rome is a place", 8, False)
+    assert row["time"]
+    assert row["teacher_digest"]
+    assert "60 tokens read (80% of them cached)" in str(summary)
+    assert "cached" not in str(run(FakeTeacher(), tmp_path / "d"))
+
+
+def test_near_duplicates_and_shared_pictures_are_marked(tmp_path):
+    image = picture(tmp_path / "a.png")
+    long = "Ann0 sees Rome and then a very long walk by the river until it gets dark"
+    examples = [example(0, long, images=(image,)), example(1, f"{long} https://x.y"), example(2, images=(image,))]
+    run(FakeTeacher(lambda r: '{"entities": []}'), tmp_path / "c", examples)
+    rows = {r["id"]: r for r in corpus.rows(tmp_path / "c")}
+    assert [rows[e]["duplicate_of"] for e in ("e0", "e1", "e2")] == [None, "e0", None]
+    assert [rows[e]["image_duplicate_of"] for e in ("e0", "e1", "e2")] == [None, None, "e0"]
+    assert rows["e0"]["images"] == rows["e2"]["images"] == [image.sha256()]
+
+
+def test_the_picture_is_taken_away_once_more_and_what_changes_is_kept(tmp_path):
+    """With the picture the teacher is right; without it, it sees nobody. One example has no picture to miss."""
+
+    def says(request):
+        return right(request) if any(m.images for m in request.prompt.messages) else '{"entities": []}'
+
+    examples = [example(0, images=(picture(tmp_path / "a.png"),)), example(1)]
+    teacher = FakeTeacher(says)
+    summary = run(teacher, tmp_path / "c", examples, probe=True)
+    assert (summary.asked, summary.kept, summary.replies) == (2, 2, 3)
+    assert summary.notes["probes_without_the_picture"] == 1
+    with_picture, without = corpus.rows(tmp_path / "c")
+    assert (with_picture["agreement"], with_picture["agreement_without_image"]) == (1.0, 0.0)
+    assert (with_picture["image_delta"], with_picture["answer_changed"]) == (1.0, True)
+    assert without["image_delta"] is without["answer_changed"] is None
+    assert run(teacher, tmp_path / "c", examples).notes["replies_in_the_ledger_to_other_requests"] == 1
+    assert len(teacher.asked) == 3
 
 
 # --- teachers that cannot see ---
@@ -377,6 +517,18 @@ def test_two_processes_on_one_folder(tmp_path):
         process.wait()
 
 
+def test_many_processes_at_once_cannot_harm_a_folder(tmp_path):
+    """All started together: one at a time writes, the others are refused by name, nothing is asked twice."""
+    processes = [subprocess.Popen(child(tmp_path), stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert 0 in [process.returncode for process in processes]
+    for process, words in zip(processes, said, strict=True):
+        assert process.returncode == 0 or "in use by" in words.strip().splitlines()[-1]
+    calls = (tmp_path / "calls").read_text().split()
+    assert len(calls) == len(set(calls)) == 200
+    assert corpus.stats(tmp_path / "c")["status"]["kept"] == 200
+
+
 def test_ctrl_c_of_a_real_process(tmp_path):
     process = subprocess.Popen(child(tmp_path), stderr=subprocess.PIPE, text=True)
     wait_for_lines(tmp_path / "c" / "ledger.jsonl", 10)
@@ -502,3 +654,74 @@ def test_a_full_disk_while_the_corpus_is_built(tmp_path):
     assert (tmp_path / "c" / "data" / "train.parquet").read_bytes() == before
     assert run(FakeTeacher(), tmp_path / "c").replies == 0
     assert os.listdir(tmp_path / "c" / "data") == ["train.parquet"]
+
+
+# --- by names ---
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """A data file and a teacher of the name ``fake``; gives it, and a function that calls the command line."""
+    jsonl.write(Dataset("mine", "ner", SCHEMA, {"train": EXAMPLES}), tmp_path / "d.jsonl")
+    teacher = FakeTeacher()
+    monkeypatch.setattr("magister.teachers.spec.teacher", lambda spec, **limits: teacher)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    return teacher, call
+
+
+def test_a_corpus_is_made_retried_verified_and_exported_by_its_folder_alone(named):
+    teacher, call = named
+    teacher.says = lambda r: "no" if r.example in ("e1", "e2") else '{"entities": [{"text": "Rome", "type": "LOC"}]}'
+    made = call("generate", "ner", "d.jsonl", "--teacher", "fake", "--out", "c", "--price-in", "0.15", "--price-out", 1)
+    assert "6 rows = 4 kept + 2 quarantined (not_json 2)" in made
+    assert "spent so far: 90 tokens, $0.0000" in made
+    assert "to ask: 6 requests read about" in made
+    teacher.says = right
+    assert "6 rows = 6 kept" in call("corpus", "retry", "c", "--reason", "not_json,transport")
+    assert [r.example for r in teacher.asked[6:]] == ["e1", "e2"]
+    verified = call("corpus", "verify", "c", "--min-agreement", "0.9")
+    assert "6 rows = 2 kept + 4 quarantined (disagrees 4)" in verified
+    assert "0 requests to ask" in verified
+    assert "6 rows = 2 kept + 4 quarantined" in call("corpus", "verify", "c")  # what was set stays set
+    assert len(teacher.asked) == 8
+    assert "6 rows = 2 written + 4 left out" in call("corpus", "export", "c", "kept.jsonl")
+    assert len(Path("kept.jsonl").read_text().splitlines()) == 2
+    assert "Traceback" not in call("corpus", "show", "c", "--status", "quarantined")
+
+
+def test_the_card_says_the_command_and_the_command_makes_it_again(named):
+    teacher, call = named
+    words = ["generate", "ner", "d.jsonl", "--teacher", "fake", "--prompts", "zero_shot,queries", "--out", "c",
+             "--samples", "2", "--limit", "3", "--temperature", "0.5", "--budget-tokens", "900000"]  # fmt: skip
+    call(*words)
+    asked = len(teacher.asked)
+    card = Path("c/README.md").read_text()
+    said = card.split("## To make it again")[1].split("```")[1].split()
+    assert said[:2] == ["magister", "generate"]
+    assert sorted(said[1:]) == sorted(words)
+    assert "0 requests to ask" in call(*said[1:])
+    assert len(teacher.asked) == asked == 12
+
+
+def test_a_folder_that_was_made_without_names_says_so(tmp_path):
+    run(FakeTeacher(), tmp_path / "c")
+    for again in (lambda: verify(tmp_path / "c"), lambda: retry(tmp_path / "c", ["length"])):
+        with pytest.raises(DataFault, match=r"run\.json: does not say by which names it was called"):
+            again()
+
+
+def test_a_dry_run_by_names(named):
+    teacher, call = named
+    said = call("generate", "ner", "d.jsonl", "--teacher", "fake", "--out", "c", "--dry-run", "--price-in", "1")
+    assert "Ann0 sees Rome" in said
+    assert "price unknown" in said
+    assert "6 rows = 0 kept + 6 pending" in said
+    assert teacher.asked == []
+    assert not Path("c").exists()

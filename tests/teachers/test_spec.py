@@ -28,3 +28,18 @@ def test_an_unknown_teacher_lists_all_forms():
     with pytest.raises(UnknownTeacher) as error:
         teacher("llama:x")
     assert all(form in str(error.value) for form in FORMS)
+
+
+def test_limits_reach_the_endpoint_and_nobody_else():
+    made = teacher("openai:m@http://h/v1", concurrency=3, rpm=60, tpm=None)
+    assert (made.limits.width.most, made.limits.requests is None, made.limits.tokens is None) == (3, False, True)
+    with pytest.raises(ValueError, match="concurrency"):
+        teacher("batch:x?model=m", concurrency=3)
+    with pytest.raises(ValueError, match="concurrency of 0"):
+        teacher("openai:m@http://h/v1", concurrency=0)
+
+
+def test_batch_specs():
+    assert teacher("batch:some/dir?model=org/m").spec == "batch:some/dir?model=org/m"
+    with pytest.raises(ValueError, match="model=NAME"):
+        teacher("batch:some/dir")

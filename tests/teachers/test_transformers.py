@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from magister.models.packaged import ModelNotFound
-from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image
+from magister.teachers import local
 from magister.teachers import transformers as engine
 from magister.teachers.decoding import Draw
-from magister.teachers.teacher import Request
 from magister.teachers.transformers import TransformersTeacher
-from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_llms
+from asking import by_key, few_shot, picture, request, task_schemas, with_schema
 
-SHOTS = "".join(f"Text: {n} flew to {p}.\nEntities: {n}, {p}\n\n" for n, p in [("Anna", "Oslo"), ("Bo", "Rome")])
 POSTS = [
     "Anna",
     "a long walk in Oslo with Anna and all the others",
@@ -55,29 +57,6 @@ def qwen(tmp_path_factory):
 @pytest.fixture
 def request_of_pytest(request):
     return request
-
-
-def request(*parts: str | Image, max_tokens: int = 12, key: str = "k", stop=(), **options) -> Request:
-    made = tuple(Part(text=p) if isinstance(p, str) else Part(image=p) for p in parts)
-    prompt = Prompt(
-        template="t",
-        digest="d",
-        messages=(Message(role="user", parts=made),),
-        max_tokens=max_tokens,
-        stop=stop,
-    )
-    return Request(example="e", prompt=prompt, key=key, **options)
-
-
-def few_shot(post: str, **options) -> Request:
-    return request(f"{SHOTS}Text: {post}\nEntities:", key=options.pop("key", post), **options)
-
-
-def by_key(teacher, requests):
-    requests = list(requests)
-    replies = list(teacher.generate(requests))
-    assert sorted(r.key for r in replies) == sorted(r.key for r in requests)
-    return {r.key: r for r in replies}
 
 
 def facts(reply):
@@ -120,7 +99,7 @@ def test_limits_hold_for_each_request(llama):
 def test_stop_strings_end_a_row_and_its_text(llama, monkeypatch):
     whole = by_key(llama, [few_shot("Anna", max_tokens=12)])["Anna"]
     stop = whole.text[len(whole.text) // 2 :][:2]
-    monkeypatch.setattr(engine, "demonstration_stops", lambda text: (stop,))
+    monkeypatch.setattr(local, "demonstration_stops", lambda text: (stop,))
     cut = by_key(llama, [few_shot("Anna", max_tokens=12), few_shot("Bo", max_tokens=12)])["Anna"]
     assert cut.finish == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)].strip()
@@ -195,14 +174,6 @@ def test_a_chat_template_is_used(tmp_path):
     assert reply.usage.prompt_tokens == len(expected)
 
 
-def picture(colour: str) -> Image:
-    import io
-
-    buffer = io.BytesIO()
-    Pillow.new("RGB", (40, 30), colour).save(buffer, "PNG")
-    return Image.of_bytes(buffer.getvalue(), example="e9")
-
-
 @pytest.mark.parametrize(("name", "patches"), [("llava", 16), ("qwen", 4)])
 def test_pictures_change_the_answer_and_keep_their_order(name, patches, request_of_pytest):
     teacher = request_of_pytest.getfixturevalue(name)
@@ -270,6 +241,93 @@ def test_identity_follows_the_files_and_not_their_place(tmp_path):
     weights[-1] ^= 1
     (there / "model.safetensors").write_bytes(weights)
     assert TransformersTeacher(str(there)).identity() != one
+
+
+def fits(answer):
+    """By hand, what `SCHEMA` says."""
+    assert list(answer) == ["entities"]
+    assert len(answer["entities"]) <= 3
+    for entity in answer["entities"]:
+        assert list(entity) == ["text", "type"]
+        assert 1 <= len(entity["text"]) <= 8
+        assert entity["type"] in ("PER", "LOC")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma"])
+def test_constrained_answers_parse_whatever_the_weights_say(name, request_of_pytest):
+    teacher = request_of_pytest.getfixturevalue(name)
+    asked = [
+        few_shot(p, key=f"{p} {n}", temperature=1.2 * n, sample=n, max_tokens=180) for p in POSTS for n in (0, 1, 2)
+    ]
+    free = by_key(teacher, asked)
+    held = by_key(teacher, [with_schema(a) for a in asked])
+    ended = [r for r in held.values() if r.finish == "stop"]
+    assert len(ended) > len(held) / 2
+    for reply in ended:
+        fits(json.loads(reply.text))
+        assert json.dumps(json.loads(reply.text), ensure_ascii=False) == reply.text, "only the usual white space"
+    assert not any(r.text.startswith("{") for r in free.values()), "nothing but the constraint makes it JSON"
+
+
+def test_a_row_with_a_schema_leaves_its_neighbours_alone(llama):
+    asked = [few_shot("Anna"), with_schema(few_shot("Bo", max_tokens=100)), few_shot("Oslo", max_tokens=30)]
+    together = by_key(llama, asked)
+    for one in asked:
+        assert facts(by_key(llama, [one])[one.key]) == facts(together[one.key])
+    fits(json.loads(together["Bo"].text))
+
+
+def test_pictures_and_schemas_go_together(llava):
+    reply = by_key(llava, [with_schema(request("a ", picture("red"), max_tokens=150))])["k"]
+    fits(json.loads(reply.text))
+
+
+def test_the_stop_strings_of_plain_text_do_not_cut_a_schemas_answer(llama, monkeypatch):
+    monkeypatch.setattr(local, "demonstration_stops", lambda text: ('"',))
+    fits(json.loads(by_key(llama, [with_schema(few_shot("Bo", max_tokens=100))])["Bo"].text))
+
+
+def test_a_schema_is_compiled_once(llama, monkeypatch):
+    import llguidance
+
+    by_key(llama, [with_schema(few_shot("Bo"))])
+    compiled = []
+    plain = llguidance.LLMatcher.grammar_from_json_schema
+    fake = type("M", (), {"grammar_from_json_schema": lambda *a, **k: compiled.append(a) or plain(*a, **k)})
+    monkeypatch.setattr(llguidance, "LLMatcher", fake)
+    by_key(llama, [with_schema(few_shot(p)) for p in POSTS])
+    assert not compiled
+
+
+def test_a_schema_that_cannot_be_enforced_is_rejected_alone(llama):
+    odd = with_schema(few_shot("Bo"), {"type": "object", "not": {"required": ["a"]}})
+    replies = by_key(llama, [odd, few_shot("Anna")])
+    assert (replies["Bo"].failure, '"not"' in replies["Bo"].detail) == ("rejected", True)
+    assert replies["Anna"].failure is None
+
+
+def test_without_llguidance_answers_are_free_and_that_is_said(tmp_path, monkeypatch, caplog, llama):
+    monkeypatch.setattr("magister.teachers.constraints.available", lambda: False)
+    teacher = TransformersTeacher(llama.local.path, dtype="float32")
+    with caplog.at_level(logging.WARNING):
+        replies = by_key(teacher, [with_schema(few_shot("Bo")), with_schema(few_shot("Anna")), few_shot("Oslo")])
+    assert facts(replies["Bo"]) == facts(by_key(llama, [few_shot("Bo")])["Bo"])
+    assert "2 answers were not held to their JSON schema" in caplog.text
+    assert llama.identity() == {**teacher.identity(), "schemas": "llguidance"}
+
+
+@pytest.mark.parametrize("task", task_schemas())
+def test_the_tasks_own_schemas_can_be_enforced(llama, task):
+    llama._load()
+    matcher = llama._grammar().matcher(task_schemas()[task])
+    generator = random.Random(0)
+    said: list[int] = []
+    while not matcher.is_stopped() and len(said) < 4000:
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        said.append(generator.choice(np.flatnonzero(bits).tolist()))
+        assert matcher.consume_token(said[-1])
+    assert matcher.is_stopped(), "a bounded schema ends"
+    json.loads(llama.tokenizer.decode(said, skip_special_tokens=True))
 
 
 def test_a_wrong_path_is_named(tmp_path):

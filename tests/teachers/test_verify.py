@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from magister.prompts.messages import Message, Part, Prompt
 from magister.prompts.parse import Parsed, parse
-from magister.tasks import attributes, ner
+from magister.tasks import alignment, attributes, completion, linking, ner, relations
+from magister.tasks.graph import Entity, Ranking, Relation
 from magister.tasks.task import DataFault, Task
-from magister.teachers.verify import REASONS, agreement, grounded, leak, verdict, votes
+from magister.teachers.grounding import Found, evidence, grounded
+from magister.teachers.leaks import leak
+from magister.teachers.verify import REASONS, agreement, same, verdict, votes, weight
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_teacher import SCHEMA, example
@@ -47,7 +50,7 @@ def ask(text: str, **fields):
 
 def test_a_right_answer_is_kept():
     found = ask(entities(("Ann1", "PER"), ("Rome", "LOC")))
-    assert (found.status, found.reason, found.agreement, found.grounded) == ("kept", None, 1.0, True)
+    assert (found.status, found.reason, found.agreement, found.grounded) == ("kept", None, 1.0, "text")
     assert found.answer == example(1).gold
     assert not found.repaired
 
@@ -84,7 +87,7 @@ def test_disagreement_is_measured_and_quarantined_only_when_asked():
 
 def test_grounding_can_be_measured_only():
     found = ask(entities(("Bob", "PER")), require_grounded=False)
-    assert (found.status, found.grounded, found.agreement) == ("kept", False, 0.0)
+    assert (found.status, found.grounded, found.agreement) == ("kept", "inferred", 0.0)
 
 
 def test_agreement_of_entities_by_hand():
@@ -119,19 +122,36 @@ def test_agreement_needs_a_slot():
     assert agreement(ATTRIBUTES, bare, attributes.Answer()) is None
 
 
+# --- grounding ---
+
+
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "where"),
     [
-        ('{"Brand": "Acme", "Color": "red", "Use": null}', True),
-        ('{"Brand": "Umbrella", "Color": "red", "Use": null}', False),
+        ('{"Brand": "Acme", "Color": "red", "Use": null}', "text"),
+        ('{"Brand": "Umbrella", "Color": "red", "Use": null}', "inferred"),
         ('{"Brand": null, "Color": "red", "Use": "jogging"}', None),
         ('{"Brand": null, "Color": null, "Use": null}', None),
     ],
 )
-def test_grounding_of_attributes(text, found):
+def test_grounding_of_attributes(text, where):
+    """Only what is to be copied is looked for: a choice and a free value are conclusions."""
     parsed = parse(ATTRIBUTES, text, SHOE, PRODUCTS)
     assert isinstance(parsed, Parsed)
-    assert grounded(ATTRIBUTES, SHOE, PRODUCTS, parsed) is found
+    assert grounded(evidence(ATTRIBUTES, SHOE, PRODUCTS, parsed.answer)) == where
+
+
+def test_evidence_says_where_each_value_stands_and_the_worst_counts():
+    ann = example(1).gold.entities[0]
+    answer = ner.Answer(entities=(ann, ner.Entity(text="Bob", type="PER"), ner.Entity(text="Zoe", type="PER")))
+    seen = example(1).model_copy(update={"context": {"ocr": "the band of bob"}})
+    found = evidence(NER, seen, SCHEMA, answer)
+    assert found == (
+        Found("Ann1", "text", 0, 4),
+        Found("Bob", "picture_text", 12, 15),
+        Found("Zoe", "inferred"),
+    )
+    assert [grounded(found[:n]) for n in range(4)] == [None, "text", "picture_text", "inferred"]
 
 
 def test_words_in_the_picture_are_a_source():
@@ -139,13 +159,144 @@ def test_words_in_the_picture_are_a_source():
     seen = SHOE.model_copy(update={"context": {"ocr": "UMBRELLA sports"}})
     said = '{"Brand": "UMBRELLA", "Color": null, "Use": null}'
     assert verdict(ATTRIBUTES, SHOE, PRODUCTS, prompt({}), said).reason == "ungrounded"
-    assert verdict(ATTRIBUTES, seen, PRODUCTS, prompt({}), said).status == "kept"
+    found = verdict(ATTRIBUTES, seen, PRODUCTS, prompt({}), said)
+    assert (found.status, found.grounded) == ("kept", "picture_text")
+
+
+def test_the_pictures_are_read_only_for_what_is_not_in_the_text():
+    """A teacher that sees the picture needs no words in the context: they are read when they are needed."""
+    read = []
+
+    def picture_text(asked):
+        read.append(asked.id)
+        return "UMBRELLA"
+
+    for brand, times in (("Acme", 0), ("UMBRELLA", 1), ("Zorro", 2)):
+        said = f'{{"Brand": "{brand}", "Color": null, "Use": null}}'
+        found = verdict(ATTRIBUTES, SHOE, PRODUCTS, prompt({}), said, picture_text=picture_text)
+        assert len(read) == times
+    assert (found.status, found.reason, found.detail) == ("quarantined", "ungrounded", "not in the source: 'Zorro'")
+
+
+def test_a_mention_of_the_picture_alone_is_kept_without_offsets():
+    seen = example(1).model_copy(update={"context": {"ocr": "BOB"}})
+    found = verdict(NER, seen, SCHEMA, prompt({}), entities(("Ann1", "PER"), ("BOB", "PER")))
+    assert (found.status, found.grounded) == ("kept", "picture_text")
+    assert found.answer.entities[1].start is None
+    assert found.agreement == 0.5  # gold is Ann1 and Rome: one right of two said and two meant
+
+
+def test_columns_are_what_was_decided():
+    made = verdict(NER, example(1), SCHEMA, prompt({}), entities(("Ann1", "PER"))).columns(vote=0.5)
+    assert (made["status"], made["grounded"], made["vote"], made["weight"]) == ("kept", "text", 0.5, 0.5)
+    assert made["agreement"] == pytest.approx(2 / 3)
+    assert made["evidence"] == '[{"value": "Ann1", "where": "text", "start": 0, "end": 4}]'
+
+
+# --- the four tasks of graphs and relations ---
+
+
+def mention(text: str, word: str) -> ner.Entity:
+    at = text.find(word)
+    return ner.Entity(text=word, type="", start=at if at >= 0 else None, end=at + len(word) if at >= 0 else None)
+
+
+TWEET = "Ann meets Bob in Rome"
+
+
+def triple(head: str, relation: str, tail: str) -> relations.Triple:
+    return relations.Triple(head=mention(TWEET, head), relation=relation, tail=mention(TWEET, tail))
+
+
+RELATIONS = relations.Schema(
+    relations=tuple(relations.RelationType(name=n, title=n, guideline="") for n in ("/per/per/peer", "/per/loc/place"))
+)
+PEER, PLACE = triple("Ann", "/per/per/peer", "Bob"), triple("Ann", "/per/loc/place", "Rome")
+PAIR = relations.Example(
+    id="r", text=TWEET, pair=(PEER.head, PEER.tail), gold=relations.Answer(relation="/per/per/peer")
+)
+JOINT = relations.Example(id="j", text=TWEET, gold=relations.Answer(triples=(PEER, PLACE)))
+
+
+@pytest.mark.parametrize(("label", "score"), [("/per/per/peer", 1.0), ("/per/loc/place", 0.0), ("None", 0.0)])
+def test_agreement_of_a_pair(label, score):
+    answer = relations.Answer(relation=label)
+    assert agreement(relations.TASK, PAIR, answer) == score
+    assert evidence(relations.TASK, PAIR, RELATIONS, answer) == ()
+
+
+def test_a_pair_that_has_no_relation_can_be_right():
+    nothing = PAIR.model_copy(update={"gold": relations.Answer(relation="None")})
+    assert agreement(relations.TASK, nothing, relations.Answer(relation="None")) == 1.0
+    assert agreement(relations.TASK, nothing, relations.Answer(relation="/per/per/peer")) == 0.0
+
+
+def test_agreement_and_grounding_of_triples():
+    turned = triple("Bob", "/per/per/peer", "Ann")
+    lost = triple("Ann", "/per/per/peer", "Zoe")
+    for said, score, where in (
+        ((PEER, PLACE), 1.0, "text"),
+        ((PEER,), 2 / 3, "text"),
+        ((PEER, turned), 0.5, "text"),
+        ((PEER, PLACE, lost), 0.8, "inferred"),
+        ((), 0.0, None),
+    ):
+        answer = relations.Answer(triples=said)
+        assert agreement(relations.TASK, JOINT, answer) == pytest.approx(score)
+        assert grounded(evidence(relations.TASK, JOINT, RELATIONS, answer)) == where
+    silent = JOINT.model_copy(update={"gold": relations.Answer()})
+    assert agreement(relations.TASK, silent, relations.Answer()) == 1.0
+
+
+BERLIN, PARIS = Entity(id="Q64", name="Berlin"), Entity(id="Q90", name="Paris")
+ASKED = {
+    "completion": completion.Example(
+        id="c", given=BERLIN, relation=Relation(name="P1376"), gold=completion.Answer(ranking=("b",))
+    ),
+    "alignment": alignment.Example(id="a", entity=PARIS, gold=alignment.Answer(ranking=("b",))),
+    "linking": linking.Example(id="l", text=TWEET, mention=mention(TWEET, "Rome"), gold=linking.Answer(ranking=("b",))),
+}
+TASKS_OF = {"completion": completion, "alignment": alignment, "linking": linking}
+
+
+@pytest.mark.parametrize("key", ASKED)
+@pytest.mark.parametrize(
+    ("ranking", "score"), [(("b",), 1.0), (("a", "b"), 0.5), (("a", "c", "b", "d"), 1 / 3), (("a",), 0.0), ((), 0.0)]
+)
+def test_agreement_of_rankings_is_the_reciprocal_rank(key, ranking, score):
+    module = TASKS_OF[key]
+    answer = module.Answer(ranking=ranking)
+    assert agreement(module.TASK, ASKED[key], answer) == pytest.approx(score)
+    assert evidence(module.TASK, ASKED[key], None, answer) == ()
+
+
+def test_agreement_where_gold_says_that_there_is_none():
+    nil = ASKED["linking"].model_copy(update={"gold": linking.Answer()})
+    assert agreement(linking.TASK, nil, linking.Answer()) == 1.0
+    assert agreement(linking.TASK, nil, linking.Answer(ranking=("a",))) == 0.0
+
+
+def test_agreement_and_grounding_of_detected_links():
+    def link(word, *ranking):
+        return linking.Link(mention=mention(TWEET, word), entity=Ranking(ranking=ranking))
+
+    asked = linking.Example(id="d", text=TWEET, gold=linking.Answer(links=(link("Rome", "Q220", "Q1"), link("Ann"))))
+    for said, score, where in (
+        ((link("Rome", "Q220"), link("Ann")), 1.0, "text"),
+        ((link("Rome", "Q1", "Q220"), link("Ann")), 0.5, "text"),
+        ((link("Zoe", "Q220"),), 0.0, "inferred"),
+    ):
+        answer = linking.Answer(links=said)
+        assert agreement(linking.TASK, asked, answer) == pytest.approx(score)
+        assert grounded(evidence(linking.TASK, asked, None, answer)) == where
 
 
 def test_a_task_without_a_comparison_is_refused_by_name():
-    other = Task(**{**vars(NER), "key": "alignment"})
-    with pytest.raises(DataFault, match="alignment"):
+    other = Task(**{**vars(NER), "key": "poetry"})
+    with pytest.raises(DataFault, match="poetry"):
         agreement(other, example(1), ner.Answer())
+    with pytest.raises(DataFault, match="poetry"):
+        evidence(other, example(1), SCHEMA, ner.Answer())
 
 
 # --- free text ---
@@ -192,6 +343,8 @@ def test_a_tag_that_was_shown_is_no_leak():
         ("B-person", ("person",), True),
         ("a person", ("person",), False),
         ("the LOCAL PERson", ("LOC", "PER"), False),
+        ("so it is /per/org/member_of", ("/per/org/member_of",), True),
+        ("she is a member of it", ("/per/org/member_of",), False),
         ("@PER and #LOC", ("LOC", "PER"), False),
     ],
 )
@@ -222,3 +375,19 @@ def test_votes_count_samples_that_say_the_same():
 def test_votes_ignore_case_and_spacing_of_values():
     answers = [attributes.Answer(values={"Brand": (value,)}) for value in ("Acme  Inc", "acme inc", "Acme")]
     assert votes(answers) == [2 / 3, 2 / 3, 1 / 3]
+
+
+def test_votes_on_rankings_go_to_the_entity_that_is_first():
+    answers = [completion.Answer(ranking=r) for r in (("a", "b"), ("a", "c"), ("b", "a"))]
+    assert votes(answers) == [2 / 3, 2 / 3, 1 / 3]
+    assert same(answers[0], answers[1])
+    assert not same(answers[0], answers[2])
+    assert not same(answers[0], None)
+
+
+@pytest.mark.parametrize(
+    ("status", "vote", "counts"),
+    [("kept", None, 1.0), ("kept", 0.25, 0.25), ("quarantined", 0.75, 0.0), ("failed", None, 0.0)],
+)
+def test_votes_are_weights_of_what_is_kept(status, vote, counts):
+    assert weight(status, vote) == counts

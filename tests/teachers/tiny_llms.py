@@ -123,8 +123,8 @@ def vision_llm(folder: Path, *, chat: bool = True) -> str:
         vision_feature_layer=-1,
         initializer_range=0.4,
     )
-    model = LlavaForConditionalGeneration(config)
-    model.save_pretrained(folder)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    _as_published(folder / "model.safetensors")
     size = {"height": 32, "width": 32}
     LlavaProcessor(
         image_processor=CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
@@ -135,6 +135,15 @@ def vision_llm(folder: Path, *, chat: bool = True) -> str:
         chat_template=CHAT if chat else None,
     ).save_pretrained(folder)
     return str(folder)
+
+
+def _as_published(path: Path) -> None:
+    """The vision tower's weights under the names of published LLaVAs, which vLLM knows and transformers reads too."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path)
+    renamed = {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in weights.items()}
+    save_file(renamed, path, metadata={"format": "pt"})
 
 
 def qwen2_vl(folder: Path) -> str:
