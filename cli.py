@@ -246,8 +246,8 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Ask a teacher about every example; what it says becomes a verified corpus. The same command resumes."""
-    from .teachers.budget import Budget
-    from .teachers.run import corpus_from
+    from .teachers.generation.budget import Budget
+    from .teachers.generation.run import corpus_from
 
     one(task, all_tasks(), "task")
     if budget_usd is not None and (price_in is None or price_out is None):
@@ -275,8 +275,8 @@ def corpus_retry(
     as_json: Json = False,
 ) -> None:
     """Ask again for the rows that ended with these reasons, by the settings that the corpus was made with."""
-    from .teachers.generate import REASONS
-    from .teachers.run import retry
+    from .teachers.generation.generate import REASONS
+    from .teachers.generation.run import retry
 
     reasons = [name.strip() for name in reason.split(",") if name.strip()]
     for name in reasons:
@@ -288,7 +288,7 @@ def corpus_retry(
 @corpus.command("verify")
 def corpus_verify(corpus: Corpus, min_agreement: MinAgreement = None, as_json: Json = False) -> None:
     """Parse and verify every reply again, from the ledger; nothing is asked."""
-    from .teachers.run import verify
+    from .teachers.generation.run import verify
 
     changes = {} if min_agreement is None else {"min_agreement": min_agreement}
     summed(verify(corpus, say, **changes), as_json)
@@ -302,7 +302,7 @@ def corpus_export(
     prompt: Annotated[str | None, typer.Option(help="A template's name.")] = None,
 ) -> None:
     """Write a corpus's rows as one file."""
-    from .teachers.share import export
+    from .teachers.knowledge.share import export
 
     done = export(corpus, file, None if status == "all" else status, prompt)
     left = "".join(f" + {n:,} left out by {why.replace('_', ' ')}" for why, n in done["left_out"].items())
@@ -312,7 +312,7 @@ def corpus_export(
 @corpus.command("stats")
 def corpus_stats(corpus: Corpus) -> None:
     """Counts of a corpus: by status, reason and template; tokens."""
-    from .teachers.corpus import stats
+    from .teachers.knowledge.corpus import stats
 
     show(stats(corpus))
 
@@ -328,7 +328,7 @@ def corpus_show(
     """Print rows: what was asked, what came back, what became of it."""
     from itertools import islice
 
-    from .teachers.corpus import rows
+    from .teachers.knowledge.corpus import rows
 
     for row in islice(rows(corpus, status=status, prompt=prompt), limit):
         if as_json:
@@ -353,7 +353,7 @@ def corpus_import(
     text_field: Annotated[str | None, typer.Option(help="The field with the text.")] = None,
 ) -> None:
     """Make a corpus of knowledge that exists already."""
-    from .teachers.corpus import import_texts
+    from .teachers.knowledge.corpus import import_texts
 
     done = import_texts(file, out, id_field=id_field, text_field=text_field, name=name)
     for fault in done.faults:

@@ -26,10 +26,10 @@ from magister.prompts.render import render
 from magister.tasks import TASKS, ner, readers
 from magister.tasks.dataset import Dataset
 from magister.tasks.images import Image
-from magister.teachers import vllm as engine
+from magister.teachers.engines import vllm as engine
+from magister.teachers.engines.transformers import TransformersTeacher
+from magister.teachers.engines.vllm import VLLMTeacher
 from magister.teachers.teacher import Request, Teacher
-from magister.teachers.transformers import TransformersTeacher
-from magister.teachers.vllm import VLLMTeacher
 
 POSTS, MAX_TOKENS, SHOTS = 64, 48, 4
 #: Room for some 3,500 tokens of Gemma 3 270M: five or so of the prompts with their answers.

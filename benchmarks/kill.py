@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from magister.tasks.ner import TASK
-from magister.teachers import corpus, ledger
-from magister.teachers.generate import Summary, generate
+from magister.teachers.generation.generate import Summary, generate
+from magister.teachers.knowledge import corpus
+from magister.teachers.ledger import ledger
 from magister.teachers.teacher import Reply, Request
 
 HERE = Path(__file__).resolve().parent
@@ -69,12 +70,12 @@ class Logged:
 def make(engine: str, where: str, out: Path, log: Path) -> Summary:
     """One life: make (or go on with) the corpus."""
     if engine == "endpoint":
-        from magister.teachers.openai import OpenAITeacher
+        from magister.teachers.engines.openai import OpenAITeacher
 
         teacher: Any = OpenAITeacher("stub", where, name="stub", concurrency=CONCURRENCY)
     else:
         import torch
-        from magister.teachers.transformers import TransformersTeacher
+        from magister.teachers.engines.transformers import TransformersTeacher
 
         torch.set_num_threads(1)
         teacher = TransformersTeacher(where, batch_size=2, dtype="float32")

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from magister.prompts.messages import Message, Part, Prompt
-from magister.teachers.commit import Commit
-from magister.teachers.ledger import Ledger
-from magister.teachers.row import Row, to_line
+from magister.teachers.ledger.commit import Commit
+from magister.teachers.ledger.ledger import Ledger
+from magister.teachers.ledger.row import Row, to_line
 from magister.teachers.teacher import Reply, Request, Usage
 
 IDENTITY = {"engine": "openai", "model": "qwen3-vl-8b", "endpoint": "localhost:8000/v1"}

@@ -10,7 +10,7 @@ from typing import Any
 from ..distill.judge import Judgement
 from ..eval import attributes, report
 from ..eval.sections import Bar, Bars, Examples, Section, Table, Text
-from ..teachers import corpus
+from ..teachers.knowledge import corpus
 
 TOY = (
     "A toy: 62 posts to learn from, 12 to be judged on, and its settings were chosen with these 12 in sight, so the "

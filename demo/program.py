@@ -17,9 +17,9 @@ from ..distill import judge, recipe, train
 from ..eval import report
 from ..prompts.library import FOLDERS_VARIABLE
 from ..tasks import readers
-from ..teachers import corpus
 from ..teachers.describe import Describer
-from ..teachers.run import corpus_from
+from ..teachers.generation.run import corpus_from
+from ..teachers.knowledge import corpus
 from . import page
 
 #: What belongs to the sampler in this folder, and is copied beside the results.

@@ -13,7 +13,7 @@ from typing import Any
 from ..tasks import readers
 from ..tasks.dataset import Dataset
 from ..tasks.task import DataFault
-from ..teachers import corpus
+from ..teachers.knowledge import corpus
 from . import batches
 from .recipe import Recipe
 

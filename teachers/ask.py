@@ -9,7 +9,7 @@ from typing import Any
 from ..prompts.library import find
 from ..prompts.parse import Fault, Parsed, parse
 from ..tasks.task import Task
-from .plan import Describe, Sampling, plan
+from .generation.plan import Describe, Sampling, plan
 from .teacher import Reply, Teacher
 
 

@@ -43,23 +43,23 @@ def teacher(spec: str, **limits: Any) -> Teacher:
             f"{', '.join(limits)}: only an openai: endpoint has such limits, not {spec.partition('@')[0]!r}"
         )
     if spec == "demo":
-        from .demo import demo
+        from .engines.demo import demo
 
         return demo()
     if kind == "hf" and name:
-        from .transformers import TransformersTeacher
+        from .engines.transformers import TransformersTeacher
 
         return TransformersTeacher(name)
     if kind == "vllm" and name.partition("?")[0]:
-        from .vllm import VLLMTeacher
+        from .engines.vllm import VLLMTeacher
 
         return VLLMTeacher.of_spec(spec)
     if kind == "openai" and name:
-        from .openai import OpenAITeacher
+        from .engines.openai import OpenAITeacher
 
         return OpenAITeacher.of_spec(spec, **limits)
     if kind == "batch" and name.partition("?")[0]:
-        from .batch import BatchTeacher
+        from .engines.batch import BatchTeacher
 
         return BatchTeacher.of_spec(spec)
     raise UnknownTeacher(spec.partition("@")[0])  # what follows may hold credentials

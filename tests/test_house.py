@@ -102,10 +102,10 @@ def test_package_list_is_complete() -> None:
         "magister.prompts.lint",
         "magister.eval.score",
         "magister.eval.report",
-        "magister.teachers.openai",
-        "magister.teachers.ledger",
+        "magister.teachers.engines.openai",
+        "magister.teachers.ledger.ledger",
         "magister.teachers.spec",
-        "magister.teachers.generate",
+        "magister.teachers.generation.generate",
         "magister.models.packaged",
     ],
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from magister.tasks import TASKS, ner
-from magister.teachers.generate import generate
-from magister.teachers.openai import OpenAITeacher
+from magister.teachers.engines.openai import OpenAITeacher
+from magister.teachers.generation.generate import generate
 from magister.teachers.teacher import Reply, Request
 
 TYPES = {

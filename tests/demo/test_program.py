@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from magister import demo
 from magister.prompts.library import FOLDERS_VARIABLE
-from magister.teachers import corpus, spec
+from magister.teachers import spec
+from magister.teachers.knowledge import corpus
 from magister.teachers.teacher import Reply, Request, Usage
 
 pytest.importorskip("torch")

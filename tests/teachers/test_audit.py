@@ -9,7 +9,7 @@ import pytest
 from magister.prompts.library import find
 from magister.tasks import alignment, attributes, ner
 from magister.tasks.graph import Entity
-from magister.teachers.audit import audit
+from magister.teachers.knowledge.audit import audit
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_teacher import SCHEMA, example
@@ -66,7 +66,7 @@ def test_a_hinted_prompt_is_counted_and_its_words_are_scanned():
 
 def test_a_prompt_that_depends_on_gold_is_found(monkeypatch):
     """As if rendering showed gold to a template that did not ask for it."""
-    from magister.teachers import audit as module
+    from magister.teachers.knowledge import audit as module
 
     honest = module.render
 

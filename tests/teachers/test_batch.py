@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image
-from magister.teachers import batch
-from magister.teachers.batch import BatchTeacher
+from magister.teachers.engines import batch
+from magister.teachers.engines.batch import BatchTeacher
 from magister.teachers.teacher import Request
 from PIL import Image as Pillow
 

@@ -13,9 +13,9 @@ from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image
 from magister.tasks.ner import TASK
 from magister.tasks.task import DataFault
-from magister.teachers import corpus
-from magister.teachers.budget import TOKENS_A_PICTURE, Budget, Meter, count_tokens
-from magister.teachers.generate import generate
+from magister.teachers.generation.budget import TOKENS_A_PICTURE, Budget, Meter, count_tokens
+from magister.teachers.generation.generate import generate
+from magister.teachers.knowledge import corpus
 from magister.teachers.teacher import Reply, Request, Usage
 
 sys.path.insert(0, str(Path(__file__).parent))

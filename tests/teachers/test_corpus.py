@@ -14,8 +14,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from magister.tasks.task import DataFault
-from magister.teachers import corpus, jsonl
-from magister.teachers.card import Card
+from magister.teachers.knowledge import corpus
+from magister.teachers.knowledge.card import Card
+from magister.teachers.ledger import jsonl
 
 DATA = Path(os.environ.get("MAGISTER_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -138,7 +139,7 @@ def test_a_folder_that_is_no_corpus_is_named(tmp_path):
 def test_without_pyarrow_the_message_says_what_to_install(tmp_path):
     script = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from magister.teachers import corpus\n"
+        "from magister.teachers.knowledge import corpus\n"
         f"corpus.stats({str(tmp_path)!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from magister.tasks import attributes, completion, ner, relations
 from magister.tasks.graph import Entity, Relation
 from magister.tasks.images import Image
-from magister.teachers.duplicates import hashes, image_duplicates, jaccard, near, near_duplicates, shingles
+from magister.teachers.knowledge.duplicates import hashes, image_duplicates, jaccard, near, near_duplicates, shingles
 from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parent))

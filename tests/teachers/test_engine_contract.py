@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from magister.tasks.images import Image, ImageFault
-from magister.teachers import wire
-from magister.teachers.key import request_key
+from magister.teachers.engines import wire
+from magister.teachers.ledger.key import request_key
 from magister.teachers.teacher import Reply, sampling_seed
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,7 +58,7 @@ class Engine:
 
 @contextmanager
 def openai(folder: Path) -> Iterator[Engine]:
-    from magister.teachers.openai import OpenAITeacher
+    from magister.teachers.engines.openai import OpenAITeacher
 
     with StubServer() as stub:
         yield Engine(OpenAITeacher("m", stub.url.replace("//", f"//me:{SECRET}@"), concurrency=4))
@@ -66,7 +66,7 @@ def openai(folder: Path) -> Iterator[Engine]:
 
 @contextmanager
 def batch(folder: Path) -> Iterator[Engine]:
-    from magister.teachers.batch import BatchTeacher, request_files
+    from magister.teachers.engines.batch import BatchTeacher, request_files
 
     def answer() -> None:
         """Answer every request file whole, last line first."""
@@ -82,7 +82,7 @@ def batch(folder: Path) -> Iterator[Engine]:
 
 @contextmanager
 def transformers_text(folder: Path) -> Iterator[Engine]:
-    from magister.teachers.transformers import TransformersTeacher
+    from magister.teachers.engines.transformers import TransformersTeacher
 
     teacher = TransformersTeacher(tiny_llms.text_llm(folder), dtype="float32", batch_size=4)
     yield Engine(teacher, sees=False, constrains=teacher.constrains)
@@ -90,7 +90,7 @@ def transformers_text(folder: Path) -> Iterator[Engine]:
 
 @contextmanager
 def transformers_vision(folder: Path) -> Iterator[Engine]:
-    from magister.teachers.transformers import TransformersTeacher
+    from magister.teachers.engines.transformers import TransformersTeacher
 
     teacher = TransformersTeacher(tiny_llms.vision_llm(folder), dtype="float32", batch_size=4)
     yield Engine(teacher, constrains=teacher.constrains)
@@ -100,7 +100,7 @@ def transformers_vision(folder: Path) -> Iterator[Engine]:
 def vllm_text(folder: Path) -> Iterator[Engine]:
     if find_spec("vllm") is None:
         pytest.skip("vllm is not installed (make test-vllm)")
-    from magister.teachers.vllm import VLLMTeacher
+    from magister.teachers.engines.vllm import VLLMTeacher
 
     yield Engine(VLLMTeacher(tiny_llms.text_llm(folder), dtype="float32"), sees=False)
 
@@ -109,7 +109,7 @@ def vllm_text(folder: Path) -> Iterator[Engine]:
 def vllm_vision(folder: Path) -> Iterator[Engine]:
     if find_spec("vllm") is None:
         pytest.skip("vllm is not installed (make test-vllm)")
-    from magister.teachers.vllm import VLLMTeacher
+    from magister.teachers.engines.vllm import VLLMTeacher
 
     yield Engine(VLLMTeacher(tiny_llms.vision_llm(folder), dtype="float32"))
 

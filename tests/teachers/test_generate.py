@@ -19,14 +19,15 @@ from magister.tasks.images import Image, ImageFault
 from magister.tasks.ner import TASK
 from magister.tasks.readers import jsonl
 from magister.tasks.task import DataFault
-from magister.teachers import corpus, ledger
-from magister.teachers.generate import FAILURES, Interrupted, Stopped, generate
-from magister.teachers.lock import LedgerBusy
-from magister.teachers.plan import Pool
-from magister.teachers.run import retry, verify
-from magister.teachers.summary import Miscount, Summary
+from magister.teachers.generation.generate import FAILURES, Interrupted, Stopped, generate
+from magister.teachers.generation.plan import Pool
+from magister.teachers.generation.run import retry, verify
+from magister.teachers.generation.summary import Miscount, Summary
+from magister.teachers.knowledge import corpus
+from magister.teachers.knowledge.verify import REASONS
+from magister.teachers.ledger import ledger
+from magister.teachers.ledger.lock import LedgerBusy
 from magister.teachers.teacher import Reply, Usage
-from magister.teachers.verify import REASONS
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
@@ -457,7 +458,7 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from fake_teacher import SCHEMA, FakeTeacher, example, right
 from magister.tasks.ner import TASK
-from magister.teachers.generate import generate
+from magister.teachers.generation.generate import generate
 
 def slow(request):
     time.sleep(0.01)

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image, ImageFault
-from magister.teachers.commit import Commit
-from magister.teachers.key import EXCLUDED, request_key
-from magister.teachers.ledger import Ledger, LedgerFull, read
-from magister.teachers.lock import LedgerBusy, LedgerFault
-from magister.teachers.row import _LINE, LINE_VERSION, Row, facts, of_line, of_row, to_line
+from magister.teachers.ledger.commit import Commit
+from magister.teachers.ledger.key import EXCLUDED, request_key
+from magister.teachers.ledger.ledger import Ledger, LedgerFull, read
+from magister.teachers.ledger.lock import LedgerBusy, LedgerFault
+from magister.teachers.ledger.row import _LINE, LINE_VERSION, Row, facts, of_line, of_row, to_line
 from magister.teachers.teacher import Failure, Finish, Reply, Request, Usage
 
 IDENTITY = {"model": "m", "revision": "r1"}
@@ -353,7 +353,7 @@ def test_what_the_told_raise_reaches_the_writer(tmp_path):
 
 def test_a_second_opening_is_refused_by_name(tmp_path):
     path, _ = written(tmp_path, 1)
-    script = f"from magister.teachers.ledger import Ledger; Ledger({str(path)!r})"
+    script = f"from magister.teachers.ledger.ledger import Ledger; Ledger({str(path)!r})"
     with Ledger(path), pytest.raises(LedgerBusy):
         Ledger(path)
     with Ledger(path):

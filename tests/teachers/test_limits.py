@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from magister.teachers import limits
-from magister.teachers.limits import Bucket, EndpointDown, Gate, Health, Limits, Width, backoff
+from magister.teachers.engines import limits
+from magister.teachers.engines.limits import Bucket, EndpointDown, Gate, Health, Limits, Width, backoff
 
 
 class Clock:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image
-from magister.teachers import limits, openai
-from magister.teachers.limits import EndpointDown
-from magister.teachers.openai import OpenAITeacher
+from magister.teachers.engines import limits, openai
+from magister.teachers.engines.limits import EndpointDown
+from magister.teachers.engines.openai import OpenAITeacher
 from magister.teachers.teacher import Reply, Request
 from PIL import Image as Pillow
 
@@ -405,6 +405,6 @@ def test_works_inside_a_running_event_loop(server):
 
 def test_it_imports_nothing_heavy():
     heavy = "'torch', 'transformers', 'datasets'"
-    imports = "import sys, magister.teachers.openai, magister.teachers.spec"
+    imports = "import sys, magister.teachers.engines.openai, magister.teachers.spec"
     code = f"{imports}; print(sys.modules.keys() & {{{heavy}}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -9,10 +9,10 @@ import pytest
 from magister.tasks import alignment, attributes, completion, linking, ner, relations
 from magister.tasks.graph import Entity, Relation
 from magister.tasks.images import Image
-from magister.teachers.corpus import COLUMNS
-from magister.teachers.probe import COLUMNS as PROBED
-from magister.teachers.probe import columns, without_image
-from magister.teachers.verify import Verdict
+from magister.teachers.knowledge.corpus import COLUMNS
+from magister.teachers.knowledge.probe import COLUMNS as PROBED
+from magister.teachers.knowledge.probe import columns, without_image
+from magister.teachers.knowledge.verify import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_teacher import example

@@ -12,10 +12,10 @@ import pytest
 from magister.tasks import attributes
 from magister.tasks.images import Image
 from magister.tasks.task import DataFault
-from magister.teachers import corpus, shards, show
-from magister.teachers.card import Card
-from magister.teachers.columns import Filters
-from magister.teachers.share import export, push
+from magister.teachers.knowledge import corpus, shards, show
+from magister.teachers.knowledge.card import Card
+from magister.teachers.knowledge.columns import Filters
+from magister.teachers.knowledge.share import export, push
 from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parent))

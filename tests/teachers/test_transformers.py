@@ -14,10 +14,10 @@ import pytest
 import torch
 from magister.models.packaged import ModelNotFound
 from magister.tasks.images import Image
-from magister.teachers import local
-from magister.teachers import transformers as engine
-from magister.teachers.decoding import Draw
-from magister.teachers.transformers import TransformersTeacher
+from magister.teachers.engines import local
+from magister.teachers.engines import transformers as engine
+from magister.teachers.engines.decoding import Draw
+from magister.teachers.engines.transformers import TransformersTeacher
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_llms
@@ -307,7 +307,7 @@ def test_a_schema_that_cannot_be_enforced_is_rejected_alone(llama):
 
 
 def test_without_llguidance_answers_are_free_and_that_is_said(tmp_path, monkeypatch, caplog, llama):
-    monkeypatch.setattr("magister.teachers.constraints.available", lambda: False)
+    monkeypatch.setattr("magister.teachers.engines.constraints.available", lambda: False)
     teacher = TransformersTeacher(llama.local.path, dtype="float32")
     with caplog.at_level(logging.WARNING):
         replies = by_key(teacher, [with_schema(few_shot("Bo")), with_schema(few_shot("Anna")), few_shot("Oslo")])

@@ -6,7 +6,7 @@ import jinja2
 import pytest
 from magister.prompts.messages import Message, Part
 from magister.tasks.images import Image
-from magister.teachers.turns import chat_text, cut, demonstration_stops, plain_text
+from magister.teachers.engines.turns import chat_text, cut, demonstration_stops, plain_text
 
 
 def turn(role: str, *parts: str | None) -> Message:

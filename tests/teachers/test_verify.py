@@ -11,9 +11,9 @@ from magister.prompts.parse import Parsed, parse
 from magister.tasks import alignment, attributes, completion, linking, ner, relations
 from magister.tasks.graph import Entity, Ranking, Relation
 from magister.tasks.task import DataFault, Task
-from magister.teachers.grounding import Found, evidence, grounded
-from magister.teachers.leaks import leak
-from magister.teachers.verify import REASONS, agreement, same, verdict, votes, weight
+from magister.teachers.knowledge.grounding import Found, evidence, grounded
+from magister.teachers.knowledge.leaks import leak
+from magister.teachers.knowledge.verify import REASONS, agreement, same, verdict, votes, weight
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_teacher import SCHEMA, example

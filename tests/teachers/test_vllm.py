@@ -15,7 +15,7 @@ import pytest
 from magister.models.packaged import ModelNotFound
 from magister.tasks.images import Image
 from magister.teachers import spec
-from magister.teachers.prefix import prefix_order
+from magister.teachers.engines.prefix import prefix_order
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_llms
@@ -25,13 +25,13 @@ needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not i
 
 
 def made(model, **options):
-    from magister.teachers.vllm import VLLMTeacher
+    from magister.teachers.engines.vllm import VLLMTeacher
 
     return VLLMTeacher(str(model), dtype="float32", **options)
 
 
 def reference(model):
-    from magister.teachers.transformers import TransformersTeacher
+    from magister.teachers.engines.transformers import TransformersTeacher
 
     return TransformersTeacher(str(model), dtype="float32", batch_size=4)
 
@@ -118,7 +118,7 @@ def fits(answer):
 
 @needs_vllm
 def test_stop_strings_end_an_answer_after_its_first_word(base, monkeypatch):
-    from magister.teachers import local
+    from magister.teachers.engines import local
 
     teacher, _ = base
     whole = by_key(teacher, [few_shot("Anna", max_tokens=12)])["Anna"]
@@ -134,7 +134,7 @@ def test_stop_strings_end_an_answer_after_its_first_word(base, monkeypatch):
 @needs_vllm
 def test_bad_requests_fail_by_name_and_stop_no_other(base, monkeypatch):
     teacher, _ = base
-    monkeypatch.setattr("magister.teachers.vllm.IN_FLIGHT", 2)
+    monkeypatch.setattr("magister.teachers.engines.vllm.IN_FLIGHT", 2)
     odd = few_shot("Bo", key="odd")
     odd = odd.model_copy(update={"prompt": odd.prompt.model_copy(update={"answer_schema": {"not": {"type": "null"}}})})
     asked = [
@@ -207,7 +207,7 @@ def test_an_adapter_answers_as_its_merged_weights(base, tmp_path):
     }
     (adapter / "adapter_config.json").write_text(json.dumps(config))
 
-    from magister.teachers.vllm import VLLMTeacher
+    from magister.teachers.engines.vllm import VLLMTeacher
 
     worn = VLLMTeacher.of_spec(f"vllm:{teacher.local.path}?adapter={adapter}")
     worn.dtype = "float32"

@@ -1,0 +1,1 @@
+"""The engines that answer: one file each, and what they share."""

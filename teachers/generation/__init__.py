@@ -1,0 +1,1 @@
+"""From examples and templates to a corpus folder: planned, asked, paid for, built."""

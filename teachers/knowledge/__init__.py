@@ -1,0 +1,1 @@
+"""What becomes of answers: verified, compared, kept as a corpus, shown and shared."""
