@@ -122,7 +122,7 @@ def show(name: str, turns: Sequence[dict[str, Any]], base: Sequence[dict[str, An
     print(
         f"{name:<22}{median(rows / t['seconds'] for t in turns):9.0f}{median(rows / t['cpu'] for t in turns):12.0f}"
         f"{median(t['cpu'] for t in turns):8.1f}{median(t['memory'] / 2**20 for t in turns):8.0f}"
-        f"{median(t['whole'] for t in turns):9.1f}{median(t['seen']['most_at_once'] for t in turns):9.0f}"
+        f"{median(t['whole'] for t in turns):11.1f}{median(t['seen']['most_at_once'] for t in turns):9.0f}"
         f"{median(b['seconds'] / t['seconds'] for t, b in zip(turns, base, strict=True)):10.2f}"
         f"{median(b['cpu'] / t['cpu'] for t, b in zip(turns, base, strict=True)):10.2f}"
     )
@@ -160,7 +160,7 @@ def main() -> None:
             for name, (python, program, *more) in contenders.items():
                 turns[name].append(run(python, program, data, asked.latency, asked.concurrency, *more))
     print(f"\n{asked.rows:,} requests, {asked.latency:g} ms, {asked.concurrency} at once; ratios: to the bare loop")
-    print(f"{'':<22}{'rows/s':>9}{'rows/CPU s':>12}{'CPU s':>8}{'MiB':>8}{'process s':>9}{'at once':>9}", end="")
+    print(f"{'':<22}{'rows/s':>9}{'rows/CPU s':>12}{'CPU s':>8}{'MiB':>8}{'process s':>11}{'at once':>9}", end="")
     print(f"{'x rows/s':>10}{'x CPU':>10}")
     for name, its in turns.items():
         show(name, its, turns["bare httpx, 1 client"])

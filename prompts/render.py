@@ -171,6 +171,8 @@ class _Pictures:
 
     def parts(self, template: Template, text: str, role: str) -> tuple[Part, ...]:
         """A turn's text cut at the marks."""
+        if not self._images:  # no mark was given out; compiling the pattern takes a third of a rendering
+            return (Part(text=text),) if text else ()
         parts = []
         for number, piece in enumerate(re.split(f"\ue000{self._key}:(\\d+)\ue001", text)):
             if number % 2:

@@ -78,15 +78,16 @@ def rows(
         raise DataFault(str(folder), f"no rows of the prompt {prompt!r}", f"there are: {there}")
 
 
-def stats(folder: Path) -> dict[str, Any]:
-    """Counts of a corpus.
+def stats(folder: Path, filters: Filters | None = None) -> dict[str, Any]:
+    """Counts of a corpus, or of those of its rows that `Filters` want.
 
     ``rows``; ``examples`` (distinct ids); rows by ``status``; ``quarantined`` and ``failed`` by reason;
     ``prompts``, each by status; ``grounded`` by where; ``marked``: how many rows are ``hinted``, ``repaired``,
     ``duplicate_of`` or ``image_duplicate_of`` another, and how many were probed (``answer_changed`` says something)
     and ``changed_without_image``; ``repaired``; ``prompt_tokens``, ``completion_tokens``; means of ``agreement`` and
-    ``image_delta`` over the rows that have one.
+    ``image_delta`` over the rows that have one; with filters, rows ``left_out`` by flag.
     """
+    left_out: Counter[str] = Counter()
     status: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"quarantined": Counter(), "failed": Counter()}
     prompts: dict[str, Counter[str]] = {}
@@ -95,6 +96,9 @@ def stats(folder: Path) -> dict[str, Any]:
     sums: Counter[str] = Counter()
     means: dict[str, list[float]] = {"agreement": [], "image_delta": []}
     for row in shards.read(folder, [name for name in NAMES if name not in _LONG]):
+        if filters and (flag := filters.leaves_out(row)):
+            left_out[flag] += 1
+            continue
         status[row["status"]] += 1
         prompts.setdefault(row["prompt"], Counter())[row["status"]] += 1
         if row["reason"] is not None:
@@ -122,6 +126,7 @@ def stats(folder: Path) -> dict[str, Any]:
         "repaired": sums["repaired"],
         **tokens,
         **{name: sum(values) / len(values) if values else None for name, values in means.items()},
+        **({"left_out": dict(left_out.most_common())} if filters else {}),
     }
 
 

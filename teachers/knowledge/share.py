@@ -67,7 +67,7 @@ def push(folder: Path, repo_id: str, private: bool = True) -> str:
     the repository stays, but for shards of an earlier push.
 
     Raises:
-        DataFault: the folder is no corpus, or ``HF_HUB_OFFLINE`` is set.
+        DataFault: the folder is no corpus, ``HF_HUB_OFFLINE`` is set, or the hub does not take it.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise DataFault(repo_id, "nothing is sent while HF_HUB_OFFLINE is set", "unset it to push")
@@ -77,15 +77,18 @@ def push(folder: Path, repo_id: str, private: bool = True) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        folder_path=str(folder),
-        repo_id=repo_id,
-        repo_type="dataset",
-        allow_patterns=list(PUBLIC),
-        delete_patterns=[shards.PATTERN],
-        commit_message=f"{counts['rows']:,} rows, {counts['status']['kept']:,} kept",
-    )
+    try:
+        address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            folder_path=str(folder),
+            repo_id=repo_id,
+            repo_type="dataset",
+            allow_patterns=list(PUBLIC),
+            delete_patterns=[shards.PATTERN],
+            commit_message=f"{counts['rows']:,} rows, {counts['status']['kept']:,} kept",
+        )
+    except Exception as error:  # of the hub's own classes, or of the HTTP library that its version uses
+        raise DataFault(repo_id, f"the hub did not take it: {error}", "is there a token, and may it write?") from error
     return str(address)
 
 

@@ -182,10 +182,10 @@ def votes(answers: Sequence[Record | None]) -> list[float | None]:
     the same if they say the same in whatever order, case and spacing; rankings if they put the same entity first.
     Source: Wang et al. (2023), "Self-Consistency Improves Chain of Thought Reasoning in Language Models".
     """
+    if len(answers) < 2:
+        return [None] * len(answers)
     said = [None if answer is None else _said(answer) for answer in answers]
     counts = Counter(said)
-    if len(said) < 2:
-        return [None] * len(said)
     return [None if answer is None else counts[answer] / len(said) for answer in said]
 
 
