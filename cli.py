@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from .teachers.knowledge.columns import Filters
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the scores to this file.")]
@@ -22,6 +25,22 @@ Spec = Annotated[str, typer.Option("--teacher", help="A teacher's spec, see `mag
 Corpus = Annotated[Path, typer.Argument(help="A corpus folder.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Instead of the prompts' own limits of an answer.")]
 MinAgreement = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Quarantine what agrees less with gold.")]
+Prompt = Annotated[str | None, typer.Option(help="Only rows of this template.")]
+# Which rows of a corpus: the flags of `Filters`.
+Unhinted = Annotated[bool, typer.Option("--unhinted", help="No row whose prompt showed gold.")]
+Unique = Annotated[bool, typer.Option("--unique", help="No example that nearly repeats an earlier one's text.")]
+UniqueImages = Annotated[bool, typer.Option("--unique-images", help="No example with an earlier one's picture.")]
+NeedsImage = Annotated[bool, typer.Option("--needs-image", help="Only answers that the picture changed (probed ones).")]
+Grounded = Annotated[
+    Literal["text", "picture_text"] | None,
+    typer.Option(help="Only values that stand in the text, or in a picture's too."),
+]
+AtLeastAgreement = Annotated[
+    float | None, typer.Option("--min-agreement", min=0.0, max=1.0, help="Only rows that agree so far with gold.")
+]
+AtLeastVote = Annotated[
+    float | None, typer.Option("--min-vote", min=0.0, max=1.0, help="Only rows with this share of the samples' votes.")
+]
 
 
 def amount(text: str) -> Decimal:
@@ -55,7 +74,7 @@ prompts = group("prompts", "The prompt templates.")
 teachers = group("teachers", "The teachers.")
 students = group("students", "The students.")
 datasets = group("datasets", "The data sets that can be read.")
-corpus = typer.Typer(help="Look at, check and import knowledge corpora.", no_args_is_help=True)
+corpus = typer.Typer(help="Look at, check, repair, share and import knowledge corpora.", no_args_is_help=True)
 app.add_typer(corpus, name="corpus")
 
 
@@ -197,8 +216,8 @@ def datasets_show(data: Data, as_json: Json = False) -> None:
     print(f"{found.name} ({found.task}): " + ", ".join(f"{split} {n}" for split, n in counts.items()))
     for note, n in found.notes.items():
         print(f"  {note}: {n}")
-    for fault in found.faults:
-        print(f"  refused: {fault}")
+    for line in found.refused():
+        print(f"  {line}")
 
 
 # The work ----------------------------------------------------------------------------------------------------
@@ -239,6 +258,8 @@ def generate(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests at once (openai: only).")] = None,
     rpm: Annotated[float | None, typer.Option(min=1, help="Requests a minute (openai: only).")] = None,
     tpm: Annotated[float | None, typer.Option(min=1, help="Tokens a minute (openai: only).")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Ask by several workers, over Ray (extra: ray).")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many, with --ray: 2 if not given.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the first prompt and what all would cost; ask nothing.")
     ] = False,
@@ -250,6 +271,8 @@ def generate(
     from .teachers.generation.run import corpus_from
 
     one(task, all_tasks(), "task")
+    if workers is not None and not ray:
+        raise typer.BadParameter("--workers needs --ray")
     if budget_usd is not None and (price_in is None or price_out is None):
         raise typer.BadParameter("--budget-usd needs --price-in and --price-out (0 for a model of your own)")
     summary = corpus_from(
@@ -257,7 +280,7 @@ def generate(
         limit=limit, max_tokens=max_tokens, candidates=candidates, min_agreement=min_agreement, probe=probe_images,
         budget=Budget(tokens=budget_tokens, usd=budget_usd, price_in=price_in, price_out=price_out),
         limits={"concurrency": concurrency, "rpm": rpm, "tpm": tpm}, dry_run=dry_run, retry_failed=retry_failed,
-        say=say,
+        workers=(workers or 2) if ray else 0, say=say,
     )  # fmt: skip
     summed(summary, as_json)
 
@@ -299,43 +322,123 @@ def corpus_export(
     corpus: Corpus,
     file: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file that is not there yet.")],
     status: Annotated[str, typer.Option(help="kept, quarantined, failed or all.")] = "kept",
-    prompt: Annotated[str | None, typer.Option(help="A template's name.")] = None,
+    prompt: Prompt = None,
+    unhinted: Unhinted = False,
+    unique: Unique = False,
+    unique_images: UniqueImages = False,
+    needs_image: NeedsImage = False,
+    grounded: Grounded = None,
+    min_agreement: AtLeastAgreement = None,
+    min_vote: AtLeastVote = None,
 ) -> None:
     """Write a corpus's rows as one file."""
     from .teachers.knowledge.share import export
 
-    done = export(corpus, file, None if status == "all" else status, prompt)
+    wanted = filters(unhinted, unique, unique_images, needs_image, grounded, min_agreement, min_vote)
+    done = export(corpus, file, None if status == "all" else status, prompt, wanted)
     left = "".join(f" + {n:,} left out by {why.replace('_', ' ')}" for why, n in done["left_out"].items())
     print(f"{done['rows']:,} rows = {done['written']:,} written{left}; written: {file}")
 
 
+@corpus.command("push")
+def corpus_push(
+    corpus: Corpus,
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A data set on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see a data set that is new.")] = True,
+) -> None:
+    """Put a corpus's card and rows on the Hugging Face hub; the token is HF_TOKEN's or `hf auth login`'s."""
+    from .teachers.knowledge.share import push
+
+    print(f"pushed: {push(corpus, name, private)}")
+
+
+@corpus.command("audit")
+def corpus_audit(corpus: Corpus) -> None:
+    """Look for leaked gold in the prompts and texts of a corpus; exit 1 if there is some. Nothing is asked."""
+    from .teachers.generation.run import audited
+
+    found = audited(corpus, say)
+    print(found)
+    raise typer.Exit(0 if found.clean else 1)
+
+
 @corpus.command("stats")
-def corpus_stats(corpus: Corpus) -> None:
+def corpus_stats(
+    corpus: Corpus,
+    unhinted: Unhinted = False,
+    unique: Unique = False,
+    unique_images: UniqueImages = False,
+    needs_image: NeedsImage = False,
+    grounded: Grounded = None,
+    min_agreement: AtLeastAgreement = None,
+    min_vote: AtLeastVote = None,
+) -> None:
     """Counts of a corpus: by status, reason and template; tokens."""
     from .teachers.knowledge.corpus import stats
 
-    show(stats(corpus))
+    show(stats(corpus, filters(unhinted, unique, unique_images, needs_image, grounded, min_agreement, min_vote)))
 
 
 @corpus.command("show")
 def corpus_show(
     corpus: Corpus,
     status: Annotated[str | None, typer.Option(help="kept, quarantined or failed.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="A template's name.")] = None,
-    limit: int = 10,
+    prompt: Prompt = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many rows (10), or examples of a page (40).")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page with texts, pictures and gold.")] = None,
+    data: Annotated[str | None, typer.Option(help="Where the page's pictures are, if the corpus cannot tell.")] = None,
+    unhinted: Unhinted = False,
+    unique: Unique = False,
+    unique_images: UniqueImages = False,
+    needs_image: NeedsImage = False,
+    grounded: Grounded = None,
+    min_agreement: AtLeastAgreement = None,
+    min_vote: AtLeastVote = None,
     as_json: Json = False,
 ) -> None:
-    """Print rows: what was asked, what came back, what became of it."""
-    from itertools import islice
-
+    """Show rows: what was asked, what came back, what became of it; with --page beside text and picture."""
     from .teachers.knowledge.corpus import rows
+    from .teachers.knowledge.show import EXAMPLES, text
 
-    for row in islice(rows(corpus, status=status, prompt=prompt), limit):
-        if as_json:
-            print(json.dumps(row, ensure_ascii=False))
-        else:
-            print(f"--- {row['id']}  {row['prompt']}  {row['status']} {row['reason'] or ''}")
-            print(row["text"].strip())
+    wanted = filters(unhinted, unique, unique_images, needs_image, grounded, min_agreement, min_vote)
+    if page is not None:
+        return written(corpus, page, data, status=status, prompt=prompt, filters=wanted, limit=limit or EXAMPLES)
+    for number, row in enumerate(rows(corpus, status, prompt, wanted)):
+        if number == (limit or 10):
+            return say("there are more: --limit N shows them, --page FILE.html beside text and picture")
+        print(json.dumps(row, ensure_ascii=False) if as_json else text(row))
+
+
+def written(corpus: Path, page: Path, data: str | None, **which: Any) -> None:
+    """Write a corpus's page, with the texts and pictures out of ``data``, else out of what it was made of."""
+    from itertools import chain
+
+    from .tasks.readers import read
+    from .tasks.task import DataFault
+    from .teachers.generation.run import sources
+    from .teachers.knowledge.show import page as write
+
+    examples: Iterable[Any] = ()
+    if data is not None:
+        examples = chain.from_iterable(read(data).splits.values())
+    else:
+        try:
+            examples = sources(corpus, say)[2]
+        except DataFault as fault:
+            say(f"without texts and pictures, which --data can name: {fault}")
+    counts = write(corpus, page, examples, **which)
+    print(", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()) + f"; written: {page}")
+
+
+def filters(
+    unhinted: bool, unique: bool, unique_images: bool, needs_image: bool, grounded: str | None,
+    min_agreement: float | None, min_vote: float | None,
+) -> Filters | None:  # fmt: skip
+    """The rows that the flags ask for; None if there is no flag."""
+    from .teachers.knowledge.columns import Filters
+
+    made = Filters(unhinted, unique, unique_images, needs_image, grounded or "", min_agreement, min_vote)
+    return made if made.as_dict() else None
 
 
 @corpus.command("card")
@@ -419,7 +522,7 @@ def extract(
     attributes: Annotated[str, typer.Option(help="Attribute names, with commas between.")] = "",
     image: Annotated[list[Path] | None, typer.Option(help="Pictures of the one product given.")] = None,
     category: str = "",
-    teacher: Annotated[str | None, typer.Option("--teacher", help="demo, hf:PATH or openai:MODEL@URL.")] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="A teacher's spec, see `magister teachers`.")] = None,
     student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
 ) -> None:
     """Extract attributes zero-shot: one JSON line a product, null for absent."""

@@ -147,7 +147,7 @@ def _marked(line: Line) -> str:
 
 def _picture(image: Image) -> str:
     try:
-        return f'<img src="{_thumbnail(image)}" alt="{escape(image.example or image.label, quote=True)}">'
+        return f'<img src="{_thumbnail(image)}" alt="{escape(image.example or Path(image.label).name, quote=True)}">'
     except ImageFault as fault:
         return f'<p class="note">no picture ({escape(Path(fault.source).name)}): {escape(fault.problem)}</p>'
 
