@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,3 +40,20 @@ class Dataset:
         if name not in self.splits:
             raise DataFault(self.name, f"no split {name!r}", f"there are: {', '.join(self.splits)}")
         return self.splits[name]
+
+    def refused(self, most: int = 10) -> list[str]:
+        """The faults in a few lines: the first ``most``, then how many there are of each problem.
+
+        Faults are of one problem if they differ in numbers and quoted words alone.
+        """
+        lines = [f"refused: {fault}" for fault in self.faults[:most]]
+        if len(self.faults) > most:
+            kinds = Counter(_QUOTED.sub("…", fault.problem) for fault in self.faults)
+            lines.append(f"refused: {len(self.faults):,} rows in all")
+            lines += [f"  {number:,}: {kind}" for kind, number in kinds.most_common()]
+            lines.append("`magister datasets show DATA --json` names them all")
+        return lines
+
+
+#: What is another in each fault of one problem: words in quotes (as `repr` writes them) and numbers.
+_QUOTED = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|"(?:[^"\\]|\\.)*"|\d+""")

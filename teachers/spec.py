@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tasks.task import DataFault
 from .teacher import Teacher
 
 #: The forms a spec may have, with what each means.
@@ -33,14 +34,14 @@ def teacher(spec: str, **limits: Any) -> Teacher:
 
     Raises:
         UnknownTeacher: the spec has none of the `FORMS`.
-        ValueError: limits are given for a teacher that is no endpoint.
+        DataFault: limits are given for a teacher that is no endpoint.
         ModelNotFound: the form is right, but there is no such model.
     """
     kind, _, name = spec.partition(":")
     limits = {option: value for option, value in limits.items() if value is not None}
     if limits and kind != "openai":
-        raise ValueError(
-            f"{', '.join(limits)}: only an openai: endpoint has such limits, not {spec.partition('@')[0]!r}"
+        raise DataFault(
+            spec.partition("@")[0], f"has no {', '.join(limits)}", "only an openai: endpoint has such limits"
         )
     if spec == "demo":
         from .engines.demo import demo

@@ -13,14 +13,16 @@ import pytest
 import typer
 from magister.cli import app
 
+#: Which rows of a corpus are wanted.
+FILTERS = ["--unhinted", "--unique", "--unique-images", "--needs-image", "--grounded", "--min-agreement", "--min-vote"]
 #: The frozen command line: adding or renaming a command or a flag is a decision (docs/decisions.md).
 FROZEN = {
     "": ["--version"],
     "demo": ["--out"],
     "generate": ["task", "data", "--teacher", "--out", "--prompts", "--split", "--samples", "--temperature", "--seed",
                  "--limit", "--max-tokens", "--candidates", "--min-agreement", "--probe-images", "--budget-tokens",
-                 "--budget-usd", "--price-in", "--price-out", "--concurrency", "--rpm", "--tpm", "--dry-run",
-                 "--retry-failed", "--json"],
+                 "--budget-usd", "--price-in", "--price-out", "--concurrency", "--rpm", "--tpm", "--ray",
+                 "--workers", "--dry-run", "--retry-failed", "--json"],
     "distill": ["recipe", "overrides"],
     "evaluate": ["run", "task", "data", "--split", "--teacher", "--prompt", "--limit", "--json", "--html", "--record"],
     "extract": ["texts", "--attributes", "--image", "--category", "--teacher", "--student"],
@@ -38,12 +40,14 @@ FROZEN = {
     "datasets": ["--json"],
     "datasets show": ["data", "--json"],
     "corpus": [],
-    "corpus stats": ["corpus"],
-    "corpus show": ["corpus", "--status", "--prompt", "--limit", "--json"],
+    "corpus stats": ["corpus", *FILTERS],
+    "corpus show": ["corpus", "--status", "--prompt", "--limit", "--page", "--data", *FILTERS, "--json"],
     "corpus card": ["corpus"],
     "corpus retry": ["corpus", "--reason", "--max-tokens", "--json"],
     "corpus verify": ["corpus", "--min-agreement", "--json"],
-    "corpus export": ["corpus", "file", "--status", "--prompt"],
+    "corpus audit": ["corpus"],
+    "corpus export": ["corpus", "file", "--status", "--prompt", *FILTERS],
+    "corpus push": ["corpus", "name", "--private"],
     "corpus import": ["file", "--out", "--name", "--id-field", "--text-field"],
 }  # fmt: skip
 
@@ -106,8 +110,13 @@ def test_lists_are_machine_readable() -> None:
         (["corpus", "retry", "/nowhere", "--reason", "length,lop"], 2, "unknown reason 'lop'"),
         (["corpus", "retry", "/nowhere", "--reason", "length"], 1, "/nowhere"),
         (["corpus", "verify", "/nowhere"], 1, "/nowhere"),
+        (["corpus", "audit", "/nowhere"], 1, "/nowhere"),
+        (["corpus", "push", "/nowhere", "me/x"], 1, "/nowhere"),
+        (["corpus", "show", "/nowhere", "--grounded", "picture"], 2, "picture_text"),
+        (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--rpm", "3"], 1, "d"),
         (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--budget-usd", "5"], 2, "--price-in"),
         (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--price-in", "cheap"], 2, "'cheap' is no amount"),
+        (["generate", "ner", "d", "--teacher", "demo", "--out", "o", "--workers", "3"], 2, "--workers needs --ray"),
         (["evaluate", "floor:mean", "attributes", "implicitave"], 1, "majority"),
         (["evaluate", "/nowhere", "ner", "twitter2017"], 2, "/nowhere"),
     ],

@@ -7,7 +7,7 @@ the error of the prompts' estimate, whatever the concurrency. Cached prompt toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from ...tasks.record import Record
 from ...tasks.task import DataFault
+from ..ledger.ledger import Ledger
 from ..teacher import Request, Teacher, Usage
 
 #: Where a teacher has no counter of its own: so many bytes of UTF-8 a token, so many tokens a picture.
@@ -144,6 +145,14 @@ class Meter:
         """Dollars spent by all runs on this ledger; None where a price is unknown."""
         return self.budget.cost(self.read, self.written)
 
+    @property
+    def left(self) -> Budget:
+        """What may still be spent, at the same prices."""
+        budget, usd = self.budget, self.usd
+        tokens = None if budget.tokens is None else max(0, budget.tokens - self.read - self.written)
+        dollars_left = None if budget.usd is None or usd is None else max(Decimal(0), budget.usd - usd)
+        return budget.model_copy(update={"tokens": tokens, "usd": dollars_left})
+
     def __str__(self) -> str:
         budget, said = self.budget, f"{self.read + self.written:,}"
         said += f" of {budget.tokens:,} tokens" if budget.tokens is not None else " tokens"
@@ -162,6 +171,17 @@ class Meter:
         if request.key not in self._prompts:
             self._prompts[request.key] = self._count(request)
         return self._prompts[request.key], request.prompt.max_tokens
+
+
+def resumed(budget: Budget, teacher: Teacher, ledger: Ledger, requests: Sequence[Request]) -> Meter:
+    """A meter that knows what earlier runs spent; what their engine did not count is estimated."""
+    meter = Meter(budget, teacher, ledger.spent.prompt_tokens, ledger.spent.completion_tokens)
+    asked = {request.key: request for request in requests} if ledger.spent.uncounted else {}
+    for key in ledger.spent.uncounted:
+        row = ledger.row(key)
+        prompt = meter.prompt_tokens(asked[key]) if key in asked else 0
+        meter.spend(prompt, text_tokens(row.text if row else ""))
+    return meter
 
 
 def count_tokens(request: Request) -> int:

@@ -21,6 +21,7 @@ class Call(Record):
     Attributes:
         split: one, or several with commas between (knowledge is needed of every split).
         candidates: how many a teacher chooses among, where the data bring none.
+        concurrency, rpm, tpm: limits of an endpoint, see `spec.teacher`.
     """
 
     task: str
@@ -39,7 +40,15 @@ class Call(Record):
     require_grounded: bool = True
     probe: bool = False
     budget: Budget = Budget()
+    concurrency: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
     license: str = ""
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """How fast an endpoint may be asked."""
+        return {"concurrency": self.concurrency, "rpm": self.rpm, "tpm": self.tpm}
 
 
 def stored(folder: Path) -> Call:
@@ -77,7 +86,7 @@ def command(call: Call, out: Path) -> str:
         if (value := getattr(call, name)) != usual[name].default
     }
     flags |= {"budget_tokens": budget.tokens, "budget_usd": budget.usd}
-    flags |= {"price_in": budget.price_in, "price_out": budget.price_out}
+    flags |= {"price_in": budget.price_in, "price_out": budget.price_out, **call.limits}
     for name, value in flags.items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

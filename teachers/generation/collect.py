@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +16,10 @@ from .budget import Meter
 
 #: ``(settled, of how many, the row that was just saved)``; called from the thread that saves.
 Progress = Callable[[int, int, Row], None]
+
+
+#: What `collect` is: asks what is waiting, and saves every reply.
+Collect = Callable[[Ledger, Teacher, Mapping[str, Request], int, Meter, Progress | None], "Collected"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,6 +40,7 @@ class Collected:
         uncounted: answers for which the engine counted no tokens.
         left: why the other requests have no reply: ``pending``, ``no_reply`` or ``over_budget``, by key.
         seconds: of asking.
+        notes: more counted remarks, for people.
     """
 
     replies: int = 0
@@ -45,6 +50,7 @@ class Collected:
     uncounted: int = 0
     left: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def collect(

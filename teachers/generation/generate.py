@@ -19,12 +19,13 @@ from ...tasks.task import DataFault, Task
 from ..knowledge import corpus
 from ..knowledge.probe import without_image
 from ..ledger.ledger import Ledger
+from ..ledger.merge import merge
 from ..teacher import Request, Teacher
-from .budget import Budget, Meter, text_tokens
-from .collect import Collected, Interrupted, Progress, Stopped, collect
+from .budget import Budget, Meter, resumed
+from .collect import Collect, Collected, Interrupted, Progress, Stopped, collect
 from .plan import Describe, Item, Sampling, asking_order, plan
 from .rows import FAILURES, REASONS, Rows
-from .run_folder import CALL, LEDGER, SETTINGS, check_folder, check_run, digest
+from .run_folder import CALL, LEDGER, PARTS, SETTINGS, check_folder, check_run, digest
 from .summary import Summary, spoken
 
 __all__ = ["FAILURES", "REASONS", "Interrupted", "Stopped", "Summary", "generate"]
@@ -53,6 +54,7 @@ def generate(
     retry_failed: bool = False,
     only: Collection[str] | None = None,
     describe: Describe | None = None,
+    asking: Collect = collect,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     dry_run: bool = False,
@@ -82,6 +84,7 @@ def generate(
             built again from the ledger.
         describe: puts pictures into words for a teacher that cannot see; without it they are left out, and
             counted.
+        asking: how what waits is asked: by this process, or by several workers (`scale.Scaled`).
         say: told of the estimate, before the first call.
         dry_run: render, count and estimate everything; ask nothing and write nothing.
         call: kept in the folder, so that the run can be called again by it alone.
@@ -128,21 +131,22 @@ def generate(
     if dry_run and not (out / LEDGER).exists():
         return _dry(items, remarks, requests, requests, Meter(budget, teacher))
     with Ledger(out / LEDGER) as ledger:
+        merged = merge(ledger, sorted((out / PARTS).glob("*.jsonl")))  # a run by several workers was killed
         check_run(out, settings, examples, resume or not len(ledger))
         waiting = {r.key: r for r in _waiting(rows, items, ledger, requests, retry_failed, only)}
         if only is not None and len(ledger) and not any(request.key in ledger for request in requests):
             raise DataFault(str(out), "its ledger answers other questions", "were the data or their pictures changed?")
-        meter = _meter(budget, teacher, ledger, requests)
-        remarks |= _remarks(ledger, everything, requests, waiting)
+        meter = resumed(budget, teacher, ledger, requests)
+        remarks |= merged.remarks() | _remarks(ledger, everything, requests, waiting)
         if dry_run:
             return _dry(items, remarks, requests, list(waiting.values()), meter, ledger)
         kept = settings if call is None else {**settings, CALL: dict(call)}
         corpus.write_atomically(out / SETTINGS, lambda path: path.write_text(json.dumps(kept, indent=2)))
         if say is not None and waiting:
             say(f"to ask: {meter.estimate(waiting.values())}; spent so far: {meter}")
-        done = collect(ledger, teacher, waiting, len(requests), meter, progress) if waiting else Collected()
+        done = asking(ledger, teacher, waiting, len(requests), meter, progress) if waiting else Collected()
         rows.left.update(done.left)
-        remarks |= {remark: number for remark, number in getattr(teacher, "notes", {}).items() if number}
+        remarks |= Counter(getattr(teacher, "notes", {})) + done.notes
         remarks |= {"answers_whose_tokens_were_estimated": done.uncounted} if done.uncounted else {}
         to_come = sum(r.key not in ledger and rows.left.get(r.key, "pending") == "pending" for r in requests)
         remarks |= {"replies_still_to_come": to_come} if to_come else {}
@@ -234,17 +238,6 @@ def _waiting(
         if never or (verdict is not None and verdict.reason in only):
             keys.add(item.request.key)
     return [request for request in requests if request.key in keys]
-
-
-def _meter(budget: Budget, teacher: Teacher, ledger: Ledger, requests: Sequence[Request]) -> Meter:
-    """A meter that knows what earlier runs spent; what their engine did not count is estimated."""
-    meter = Meter(budget, teacher, ledger.spent.prompt_tokens, ledger.spent.completion_tokens)
-    asked = {request.key: request for request in requests} if ledger.spent.uncounted else {}
-    for key in ledger.spent.uncounted:
-        row = ledger.row(key)
-        prompt = meter.prompt_tokens(asked[key]) if key in asked else 0
-        meter.spend(prompt, text_tokens(row.text if row else ""))
-    return meter
 
 
 def _remarks(

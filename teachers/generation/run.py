@@ -17,12 +17,14 @@ from ...tasks.dataset import Dataset
 from ...tasks.task import DataFault
 from .. import spec
 from ..describe import Describer
+from ..knowledge import corpus
+from ..knowledge.audit import Audit, audit
 from ..ledger.row import Row
 from ..teacher import Reply, Request, Teacher
 from .budget import Budget, dollars
 from .call import Call, command, stored, stored_settings
 from .collect import Progress
-from .generate import Summary, generate
+from .generate import FAILURES, Summary, generate
 from .plan import Describe
 from .run_folder import DESCRIPTIONS
 
@@ -47,6 +49,7 @@ def corpus_from(
     retry_failed: bool = False,
     resume: bool = True,
     limits: dict[str, Any] | None = None,
+    workers: int = 0,
     **options: Any,
 ) -> Summary:
     """Read the data, make the teacher, ask, verify, write the corpus.
@@ -56,21 +59,27 @@ def corpus_from(
     Args:
         describe: puts pictures into words for a teacher that cannot see, in place of a describer that keeps them in
             ``out``.
-        limits: of an endpoint, see `spec.teacher`.
+        limits: of an endpoint: ``concurrency``, ``rpm``, ``tpm``.
+        workers: so many ask, over Ray; 0: this process does.
         options: the other fields of a `Call`.
     """
     dataset = _read(task, data, say)
     engine = spec.teacher(teacher, **(limits or {}))
     # An engine's own spec holds no credentials; the one that was typed may.
-    call = Call(task=task, data=data, teacher=engine.spec, prompts=tuple(prompts), **options)
-    run = {"dry_run": dry_run, "retry_failed": retry_failed, "resume": resume}
+    call = Call(task=task, data=data, teacher=engine.spec, prompts=tuple(prompts), **options, **(limits or {}))
+    run: dict[str, Any] = {"dry_run": dry_run, "retry_failed": retry_failed, "resume": resume}
+    if workers:
+        from .ray_data import scaled
+
+        run["asking"] = scaled(teacher, limits or {}, workers, engine)
     return _run(call, dataset, engine, Path(out), say, describe, **run)
 
 
 def retry(folder: Path, reasons: Collection[str], say: Callable[[str], None] = print, **changes: Any) -> Summary:
     """Ask again for the rows that ended with one of these reasons (`generate.REASONS`), by the run's own settings.
 
-    An answer that was paid for is only replaced by a better one or by a later one of its kind (see `Ledger.row`).
+    An answer that was paid for is only replaced by a better one or by a later one of its kind (see `Ledger.row`). The
+    very same is asked, seed and all: what is said about answers that came whole is that they may come again.
 
     Args:
         changes: fields of the `Call` that are to be others, ``max_tokens`` above all.
@@ -80,9 +89,12 @@ def retry(folder: Path, reasons: Collection[str], say: Callable[[str], None] = p
     """
     if not reasons:
         raise DataFault("retry", "no reason is given", "name those that are to be asked again")
-    call = stored(folder).model_copy(update=changes)
-    dataset = _read(call.task, call.data, say)
-    return _run(call, dataset, spec.teacher(call.teacher), Path(folder), say, only=tuple(reasons))
+    call, dataset = _again(folder, say, **changes)
+    raised = changes.get("max_tokens") is not None
+    if same := [reason for reason in reasons if reason not in FAILURES and not (raised and reason == "length")]:
+        say(f"{', '.join(same)}: the same words are asked with the same seed, so the answers may be the same; "
+            "a higher --max-tokens helps what ended with length, another --seed and folder the others")  # fmt: skip
+    return _run(call, dataset, spec.teacher(call.teacher, **call.limits), Path(folder), say, only=tuple(reasons))
 
 
 def verify(folder: Path, say: Callable[[str], None] = print, **changes: Any) -> Summary:
@@ -94,9 +106,8 @@ def verify(folder: Path, say: Callable[[str], None] = print, **changes: Any) -> 
     Raises:
         DataFault: the folder does not say how it was made, or its ledger answers other questions.
     """
-    call, settings = stored(folder).model_copy(update=changes), stored_settings(folder)
-    dataset = _read(call.task, call.data, say)
-    return _run(call, dataset, _Recorded(call.teacher, settings), Path(folder), say, only=())
+    call, dataset = _again(folder, say, **changes)
+    return _run(call, dataset, _Recorded(call.teacher, stored_settings(folder)), Path(folder), say, only=())
 
 
 class _Recorded:
@@ -122,9 +133,36 @@ def _read(task: str, data: str, say: Callable[[str], None]) -> Dataset:
     dataset = readers.read(data)
     if dataset.task != task:
         raise DataFault(data, f"is data for {dataset.task}, not for {task}")
-    for fault in dataset.faults:
-        say(f"refused: {fault}")
+    for line in dataset.refused():
+        say(line)
     return dataset
+
+
+def _again(folder: Path, say: Callable[[str], None], **changes: Any) -> tuple[Call, Dataset]:
+    """The call of a corpus folder, changed, and its data."""
+    call = stored(folder).model_copy(update=changes)
+    try:
+        return call, _read(call.task, call.data, say)
+    except DataFault as fault:
+        remedy = fault.remedy or "a path is seen from where you are: go to where the generate command was run"
+        raise DataFault(fault.where, fault.problem, remedy) from None
+
+
+def sources(folder: Path, say: Callable[[str], None] = print) -> tuple[Call, Dataset, Sequence[Any], Sequence[Any]]:
+    """What a corpus folder was made of, read again: its call, the data, the examples asked and the demonstrations.
+
+    Raises:
+        DataFault: the folder does not say how it was made, or the data are gone.
+    """
+    call, dataset = _again(folder, say)
+    examples, demonstrations, _ = _material(call, dataset, say)
+    return call, dataset, examples, demonstrations
+
+
+def audited(folder: Path, say: Callable[[str], None] = print) -> Audit:
+    """Audit a corpus folder for leaked gold, against the data it was made of (see `audit.audit`)."""
+    call, dataset, examples, demonstrations = sources(folder, say)
+    return audit(corpus.rows(folder), TASKS[call.task], examples, dataset.schema, demonstrations, call.shots)
 
 
 def _run(
@@ -137,15 +175,7 @@ def _run(
     **options: Any,
 ) -> Summary:
     try:
-        names = [name if "/" in name else f"{call.task}/{name}" for name in call.prompts]
-        examples = [example for name in call.split.split(",") for example in dataset.split(name)][: call.limit]
-        demonstrations: Sequence[Any] = ()
-        if any("demonstrations" in find(name).takes for name in names):
-            demonstrations = dataset.split("train")
-        notes: dict[str, int] = {}
-        if call.task in CHOOSING:
-            examples, notes = _with_candidates(dataset, examples, call, say)
-            demonstrations = _worked(dataset, demonstrations, call, say)
+        examples, demonstrations, notes = _material(call, dataset, say)
         if not engine.sees_images:
             describe = describe or Describer(out / DESCRIPTIONS).describe
         return generate(
@@ -153,7 +183,7 @@ def _run(
             examples,
             dataset.schema,
             engine,
-            names,
+            call.prompts,
             out,
             demonstrations=demonstrations,
             describe=describe,
@@ -167,6 +197,22 @@ def _run(
         )
     finally:
         engine.close()
+
+
+def _material(
+    call: Call, dataset: Dataset, say: Callable[[str], None]
+) -> tuple[list[Any], Sequence[Any], dict[str, int]]:
+    """The examples to ask, those out of which some are shown worked, and counted remarks."""
+    examples = [example for name in call.split.split(",") for example in dataset.split(name)][: call.limit]
+    names = [name if "/" in name else f"{call.task}/{name}" for name in call.prompts]
+    demonstrations: Sequence[Any] = ()
+    if any("demonstrations" in find(name).takes for name in names):
+        demonstrations = dataset.split("train")
+    notes = {"rows_of_the_data_refused": len(dataset.faults)} if dataset.faults else {}
+    if call.task in CHOOSING:
+        examples, more = _with_candidates(dataset, examples, call, say)
+        demonstrations, notes = _worked(dataset, demonstrations, call, say), notes | more
+    return examples, demonstrations, notes
 
 
 _PASSED_ON = (
@@ -185,7 +231,12 @@ def _with_candidates(
     if say is not None:
         counts = ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in notes.items() if name != "recall")
         say(f"candidates, {call.candidates} an example: {counts}, recall {notes['recall']:.3f}")
-    return list(chosen), {f"candidates_{name}": int(n) for name, n in notes.items() if n and name != "recall"}
+    remarks = {
+        "examples_without_a_mention_to_link": notes["without_mention"],
+        "examples_whose_answer_is_not_among_their_candidates": notes["with_gold"] - notes["gold_among_candidates"],
+        "candidates_drawn_at_random": notes.get("filled", 0),
+    }
+    return list(chosen), {remark: int(number) for remark, number in remarks.items() if number}
 
 
 def _worked(dataset: Dataset, demonstrations: Sequence[Any], call: Call, say: Callable[[str], None]) -> Sequence[Any]:

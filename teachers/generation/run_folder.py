@@ -12,6 +12,8 @@ from ...tasks.task import DataFault
 
 #: The ledger, and the settings that decided what is in it.
 LEDGER, SETTINGS = "ledger.jsonl", "run.json"
+#: Parts of the ledger that are still to be merged into it, see `scale`.
+PARTS = "parts"
 #: Among the settings: by which names the run was called, so that it can be called again.
 CALL = "call"
 #: Where pictures' descriptions may be kept; they can be there before the first reply.

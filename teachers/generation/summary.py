@@ -84,6 +84,8 @@ class Summary:
             said += [f"the ledger holds {self.held:,} replies", f"estimate: {self.estimate}"]
         elif self.pending:
             said.append(f"{self.pending:,} rows wait for their replies; the same command asks for them again")
+        if over := self.failed.get("over_budget"):
+            said.append(f"{over:,} rows were not asked: the budget; the same command with a larger one asks for them")
         said += [f"spent so far: {self.spent}"] if self.spent else []
         said += [f"{remark.replace('_', ' ')}: {number:,}" for remark, number in self.notes.items()]
         return "\n".join(([f"{self.first_prompt}\n"] if self.first_prompt else []) + said)
