@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -275,14 +276,26 @@ def generate(
         raise typer.BadParameter("--workers needs --ray")
     if budget_usd is not None and (price_in is None or price_out is None):
         raise typer.BadParameter("--budget-usd needs --price-in and --price-out (0 for a model of your own)")
-    summary = corpus_from(
-        task, data, teacher, prompts.split(","), out, split=split, samples=samples, temperature=temperature, seed=seed,
-        limit=limit, max_tokens=max_tokens, candidates=candidates, min_agreement=min_agreement, probe=probe_images,
-        budget=Budget(tokens=budget_tokens, usd=budget_usd, price_in=price_in, price_out=price_out),
-        limits={"concurrency": concurrency, "rpm": rpm, "tpm": tpm}, dry_run=dry_run, retry_failed=retry_failed,
-        workers=(workers or 2) if ray else 0, say=say,
-    )  # fmt: skip
+    with interruptible():
+        summary = corpus_from(
+            task, data, teacher, prompts.split(","), out, split=split, samples=samples, temperature=temperature,
+            seed=seed, limit=limit, max_tokens=max_tokens, candidates=candidates, min_agreement=min_agreement,
+            probe=probe_images,
+            budget=Budget(tokens=budget_tokens, usd=budget_usd, price_in=price_in, price_out=price_out),
+            limits={"concurrency": concurrency, "rpm": rpm, "tpm": tpm}, dry_run=dry_run, retry_failed=retry_failed,
+            workers=(workers or 2) if ray else 0, say=say,
+        )  # fmt: skip
     summed(summary, as_json)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C says what is saved: typer alone would end the command without a word."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        say(str(stop) or "stopped by Ctrl-C before anything was asked")
+        raise typer.Exit(130) from None
 
 
 def summed(summary: Any, as_json: bool) -> None:
@@ -305,7 +318,9 @@ def corpus_retry(
     for name in reasons:
         one(name, dict.fromkeys(REASONS), "reason")
     changes = {} if max_tokens is None else {"max_tokens": max_tokens}
-    summed(retry(corpus, reasons, say, **changes), as_json)
+    with interruptible():
+        summary = retry(corpus, reasons, say, **changes)
+    summed(summary, as_json)
 
 
 @corpus.command("verify")

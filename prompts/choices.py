@@ -37,7 +37,12 @@ _LABEL = re.compile(
     r"(?:\s+(?:is|are|would be)\b)?\s*[:=#]?\s*",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"#?([0-9]{1,6})\s*(?:[.:,)\]|–—-]+\s*|\s+(?=\()|$)(.*)", re.DOTALL)
+_NUMBER = re.compile(r"#?([0-9]{1,6})(\s*(?:[.:,)\]|–—-]+\s*|\s+(?=\()|$))(.*)", re.DOTALL)
+_FIRST = re.compile(r"\A1[.)]\s+")
+_SEVERAL = re.compile(r"[0-9]{1,6}(?:(?:\W+|\s+(?:and|or|to|then)\s+)[0-9]{1,6})+\W*")
+#: What may stand between a number and words that are no name: ``2. ``, ``2) ``, ``2 - ``.
+_DASH = re.compile(r"\s+[-–—]\s+")
+_POINT = re.compile(r"[.)]\s+")
 _BETWEEN = re.compile(r"\s*(?:[,;>|→、，；]|\s(?:and|then)\s)\s*")
 
 
@@ -94,6 +99,8 @@ def choice_line(body: str, candidates: Sequence[Entity]) -> Any:
         key = _chosen(bare, candidates)
         if key is not None:
             found.setdefault(key, bare)
+    if not found and len(lines) == 1 and (match := _NUMBER.fullmatch(lines[0])) and _DASH.fullmatch(match[2]):
+        found[int(match[1])] = lines[0]
     if not found:
         raise Wrong("not_json", repr(" ".join(body.split())[:80]))
     if len(found) > 1:
@@ -104,7 +111,10 @@ def choice_line(body: str, candidates: Sequence[Entity]) -> Any:
 
 def ranking_line(body: str, candidates: Sequence[Entity]) -> Any:
     """Numbers or names in one line, or a name (or a number) a line, all of them."""
-    lines = [_bare(said, candidates) for said in lines_of(body)]
+    said = lines_of(body)
+    if len(said) == 1 and _named(said[0], candidates) is None:
+        said = [_FIRST.sub("", said[0])]
+    lines = [_bare(one, candidates) for one in said]
     if len(lines) == 1 and _named(lines[0], candidates) is None:
         lines = _parts(lines[0], candidates)
     if not lines or any(_chosen(said, candidates) is None for said in lines):
@@ -127,7 +137,10 @@ def _said(value: Any, key: str, repairs: list[str]) -> Any:
 
 
 def _place(said: Any, candidates: Sequence[Entity], none: bool, repairs: list[str]) -> int | None:
-    """The candidate meant by a number, a text with a number, or a name."""
+    """The candidate meant by a number, a text with a number, a name, or an object with a number."""
+    if isinstance(said, dict) and "number" in said:
+        repairs.append("object")
+        return _place_of_object(said, candidates, none, repairs)
     if said is None or (isinstance(said, str) and _named(said, candidates) is None and _is_none(said)):
         repairs.append("none")
         number: int | None = 0
@@ -148,39 +161,75 @@ def _place(said: Any, candidates: Sequence[Entity], none: bool, repairs: list[st
     raise Wrong("unknown_label", f"{str(said)[:80]!r}; allowed: {allowed}")
 
 
+def _place_of_object(said: dict[str, Any], candidates: Sequence[Entity], none: bool, repairs: list[str]) -> int | None:
+    """The candidate of ``{"number": 3}``; a name beside it must be that candidate's."""
+    if isinstance(said["number"], dict):
+        raise Wrong("schema", f"not a candidate's number: {str(said)[:80]}")
+    place = _place(said["number"], candidates, none, repairs)
+    bearers = _bearers(said["name"], candidates) if isinstance(said.get("name"), str) else []
+    if bearers and (place is None or place + 1 not in bearers):
+        raise Wrong("schema", f"{str(said)[:80]}: the candidate of this number has another name")
+    return place
+
+
 def _number_in(text: str, candidates: Sequence[Entity]) -> int | None:
     """The number that a text states or whose candidate it names; None where it does neither.
 
-    A number beside a name must be that candidate's; a text that is one's number and another's name is a fault.
+    A number beside a name must be that candidate's; a text that is one's number and another's name is a fault, and
+    so are several numbers. Other words may stand behind ``2.``, ``2)`` and ``2 -``.
     """
     bare = _bare(text, candidates)
     named = _named(bare, candidates)
     match = _NUMBER.fullmatch(bare)
     if match is None:
+        if named is None and _SEVERAL.fullmatch(bare):
+            raise _several(bare)
         return named
-    number, rest = int(match[1]), _BRACKETS.sub("", match[2])
+    number, between, rest = int(match[1]), match[2], _name_in(match[3], candidates)
     in_range = 0 <= number <= len(candidates)
     if named is not None:
         if in_range and named != number and not rest:
             raise Wrong("schema", f"{bare[:80]!r} is the name of candidate {named} and the number of another")
         return named
-    beside = _named(rest, candidates) if rest else None
-    if beside is not None and beside != number:
+    if not rest or (number == 0 and _is_none(rest)):
+        return number
+    bearers = _bearers(rest, candidates)
+    if bearers and number not in bearers:
         raise Wrong("schema", f"{bare[:80]!r}: candidate {number} has another name")
-    return number
+    if bearers:
+        return number
+    if _SEVERAL.fullmatch(bare):
+        raise _several(bare)
+    reason = (_DASH.fullmatch(between) or _POINT.fullmatch(between)) and not rest[0].isdigit()
+    return number if reason else None
+
+
+def _several(text: str) -> Wrong:
+    return Wrong("schema", f"one candidate is asked, several numbers are given: {text[:80]!r}")
 
 
 def _named(text: str, candidates: Sequence[Entity]) -> int | None:
     """The number of the candidate with this name, else in any case; a fault where two have it."""
+    numbers = _bearers(text, candidates)
+    if len(numbers) > 1:
+        raise Wrong(
+            "schema", f"{line(clean(text))[:80]!r} is the name of the candidates {', '.join(map(str, numbers))}"
+        )
+    return numbers[0] if numbers else None
+
+
+def _bearers(text: str, candidates: Sequence[Entity]) -> list[int]:
+    """The numbers of the candidates with this name, else of those with it in any case."""
     said = line(clean(text))
     titles = [line(c.title) for c in candidates]
-    for wanted, names in ((said, titles), (said.casefold(), [t.casefold() for t in titles])):
-        numbers = [n for n, name in enumerate(names, start=1) if name == wanted]
-        if len(numbers) > 1:
-            raise Wrong("schema", f"{said[:80]!r} is the name of the candidates {', '.join(map(str, numbers))}")
-        if numbers:
-            return numbers[0]
-    return None
+    exact = [n for n, title in enumerate(titles, start=1) if title == said]
+    return exact or [n for n, title in enumerate(titles, start=1) if title.casefold() == said.casefold()]
+
+
+def _name_in(rest: str, candidates: Sequence[Entity]) -> str:
+    """What stands beside a number, without brackets; without a full stop, too, if no name ends in one."""
+    rest = _BRACKETS.sub("", rest)
+    return rest if _bearers(rest, candidates) else rest.removesuffix(".")
 
 
 def _chosen(bare: str, candidates: Sequence[Entity]) -> int | None:
@@ -189,7 +238,7 @@ def _chosen(bare: str, candidates: Sequence[Entity]) -> int | None:
     if named is not None:
         return named
     match = _NUMBER.fullmatch(bare)
-    if match is not None and (not match[2].strip() or _named(_BRACKETS.sub("", match[2]), candidates) is not None):
+    if match is not None and (not match[3].strip() or _bearers(_name_in(match[3], candidates), candidates)):
         return int(match[1])
     return 0 if _is_none(bare) else None
 

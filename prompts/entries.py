@@ -8,11 +8,12 @@ description cannot forge a candidate's line, and is without working control mark
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 from ..tasks.graph import Entity, Ranking
-from ..tasks.images import Image
+from ..tasks.images import Image, ImageFault
 from .faults import InputFault
 from .plain import defuse
 
@@ -77,18 +78,18 @@ def candidates(
 
     Args:
         facts: their facts in parallel, if there are any.
-        hidden: pictures that are not shown with a candidate (the file of a mention's own picture may be among those of
-            its entity, and would give it away).
+        hidden: pictures that are not shown with a candidate, by their content (a mention's own picture may be among
+            those of its entity, also under another path, and would give it away).
     """
     if facts and len(facts) != len(entities):
         raise InputFault(f"facts of {len(facts)} candidates, but there are {len(entities)}")
-    banned = {image.source for image in hidden}
+    banned = {_content(image) for image in hidden}
     views = []
     for at, entity in enumerate(entities):
         view = entry(entity, facts[at] if facts else (), BRIEF)
         view.number = at + 1
-        images = [image for image in entity.images if image.source not in banned]
-        view.pictures = tuple(place(image) for image in images[:1])
+        images = (image for image in entity.images if not banned or _content(image) not in banned)
+        view.pictures = tuple(place(image) for image in islice(images, 1))
         views.append(view)
     return tuple(views)
 
@@ -109,3 +110,11 @@ def not_among(example: Any) -> InputFault:
 def _at_most(limit: int, texts: Sequence[str]) -> tuple[str, ...]:
     shown = tuple(texts[:limit])
     return (*shown, f"and {len(texts) - limit} more") if len(texts) > limit else shown
+
+
+def _content(image: Image) -> str:
+    """What tells a picture from others: the hash of its content; where it cannot be read, its reference."""
+    try:
+        return image.sha256()
+    except ImageFault:
+        return image.source

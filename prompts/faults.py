@@ -72,9 +72,17 @@ def parsed(answer: Any, repairs: list[str], ungrounded: list[str]) -> Parsed:
     return Parsed(answer, "+".join(dict.fromkeys(repairs)) or None, tuple(ungrounded))
 
 
-_BULLET = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+")
+_BULLET = re.compile(r"\A[-*•]\s+")
+_ITEM = re.compile(r"\A(\d{1,3})[.)]\s+")
 
 
 def lines_of(body: str) -> list[str]:
-    """The lines that are not blank, without bullets and numbers."""
-    return [_BULLET.sub("", line, count=1).strip() for line in body.strip().splitlines() if line.strip()]
+    """The lines that are not blank, without bullets; without numbers where several lines count 1, 2, 3.
+
+    A number that counts nothing may belong to a name (``1. FC Köln``) and stays.
+    """
+    lines = [_BULLET.sub("", line.strip()) for line in body.splitlines() if line.strip()]
+    items = [_ITEM.match(line) for line in lines]
+    if len(lines) > 1 and all(item and int(item[1]) == n for n, item in enumerate(items, start=1)):
+        lines = [_ITEM.sub("", line) for line in lines]
+    return lines

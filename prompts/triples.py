@@ -39,7 +39,7 @@ def label_of_pair(value: Any, pair: tuple[str, str], schema: Schema, repairs: li
     """The label given to the pair, ``none``'s included.
 
     A teacher may say the whole triple (``restated``). One that it says from tail to head (``reversed``) gives its
-    label if none is said from head to tail.
+    label if none is said from head to tail and the relation's ends differ in type, so that it can only hold one way.
     """
     statements = _statements(value, repairs)
     ends = _folded_mention(pair[0]), _folded_mention(pair[1])
@@ -56,7 +56,14 @@ def label_of_pair(value: Any, pair: tuple[str, str], schema: Schema, repairs: li
     labels = sorted(set(found[way])) or [schema.none]
     if len(labels) > 1:
         raise Wrong("schema", f"several relations of one pair: {', '.join(labels)}")
+    if way == "reversed" and not _one_way(labels[0], schema):
+        raise Wrong("schema", f"said from tail to head, and the types of {labels[0]} do not tell its direction")
     return labels[0]
+
+
+def _one_way(label: str, schema: Schema) -> bool:
+    """Whether the relation's head and tail are of two types, so that only one direction makes sense."""
+    return any(r.name == label and r.head and r.tail and r.head != r.tail for r in schema.relations)
 
 
 def triples_of_text(value: Any, schema: Schema, repairs: list[str]) -> list[tuple[str, str, str]]:
@@ -192,19 +199,23 @@ def _folded(text: str) -> str:
 
 # --- lines ---
 
+_REASON = re.compile(r"\s+[-–—]\s.*", re.DOTALL)
 _ANSWER = re.compile(r"(?:the )?(?:relation|answer|label)(?: is)?\s*[:=]?\s*", re.IGNORECASE)
 
 
 def lines_of_pair(body: str, schema: Schema) -> Any:
-    """The first line, a label or a triple; the others are reasons, unless one says another label."""
+    """The first line: a label, ``label - reason`` or a triple; others are reasons, unless one says another label."""
     lines = lines_of(body)
     first, *others = [_line(line, schema) for line in lines]
+    reasons = bool(others)
+    if first is None:
+        first, reasons = _line(_REASON.sub("", lines[0]), schema), True
     if first is None:
         raise Wrong("not_json", f"{lines[0][:80]!r}")
     labels = sorted({said[0] for said in (first, *others) if said is not None})
     if len(labels) > 1:
         raise Wrong("schema", f"several relations of one pair: {', '.join(labels)}")
-    return {**first[1], **({"note": ""} if others else {})}
+    return {**first[1], **({"note": ""} if reasons else {})}
 
 
 def _line(line: str, schema: Schema) -> tuple[str, dict[str, str]] | None:

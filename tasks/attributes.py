@@ -81,7 +81,7 @@ def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name in example.asked:
         attribute = schema.attribute(name, example.category)
-        value: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 120}
+        value: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200}
         if attribute.type == "one_of":
             value = {"type": "string", "enum": list(attribute.options)}
         properties[name] = {"anyOf": [value, {"type": "null"}]}

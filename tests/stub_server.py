@@ -41,7 +41,8 @@ BEHAVIOURS = {
     "cached": "usage with cached tokens", "odd-usage": "usage that is no usage",
     "too-long": "400, context length exceeded", "bad-image": "400, cannot identify image file",
     "rejected": "400, some option is wrong",
-    "no-key": "401 with the key in the message", "no-model": "404", "html": "404 with a page of HTML",
+    "no-key": "401 with the key in the message", "no-model": "404", "no-path": "403 by a firewall",
+    "html": "404 with a page of HTML",
     "no-credit": "402", "no-schema": "400 to any response_format", "no-json-schema": "400 to json_schema",
     "no-max-tokens": "400 to max_tokens",
 }  # fmt: skip
@@ -248,6 +249,8 @@ def reply(told: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int
             return 402, error("Insufficient balance"), {}
         case "no-model":
             return 404, error("The model `m` does not exist"), {}
+        case "no-path":
+            return 403, error("request blocked by rule 17"), {}
         case "html":
             return 404, b"<html>not here</html>", {}
         case "no-schema" if form:
@@ -305,7 +308,7 @@ def least(schema: dict[str, Any], definitions: dict[str, Any] | None = None) -> 
 
 
 def completion(
-    text: str | None, finish: str = "stop", usage: tuple[int, int] = (7, 3), **message: str
+    text: str | None, finish: Any = "stop", usage: tuple[int, int] = (7, 3), **message: str
 ) -> dict[str, Any]:
     """A chat completion."""
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}

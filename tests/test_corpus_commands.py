@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +154,20 @@ def test_the_commands_of_the_readme_run(server: StubServer, tmp_path: Path) -> N
         assert done.stdout.strip() or "--status" in line, line
     assert (tmp_path / "corpus.html").stat().st_size > 10_000
     assert (tmp_path / "corpus.jsonl").exists()
+
+
+def test_ctrl_c_says_what_is_saved(tmp_path: Path) -> None:
+    with StubServer(latency=0.3) as slow:
+        words = f"generate ner {ROOT / 'demo' / 'posts.jsonl'} --out c --concurrency 1 --teacher openai:x@{slow.url}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "magister.cli", *shlex.split(words)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (tmp_path / "c" / "ledger.jsonl").exists():
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C" in said
+    assert "the same command goes on" in said

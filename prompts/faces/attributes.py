@@ -113,6 +113,10 @@ def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
     """A value or none for every attribute asked; null words, values as the source has them."""
     sources = [Aligner(s) for s in (example.text, example.context.get("ocr", "")) if s]
     said: dict[str, Any] = {}
+    inner = value.get("attributes")
+    if len(value) == 1 and isinstance(inner, dict) and "attributes" not in example.asked:
+        repairs.append("wrapped")
+        value = inner
     for key, values in value.items():
         name = _asked(key, example, schema, repairs)
         if name is None:
@@ -176,6 +180,8 @@ def _value(attribute: attributes.Attribute, text: str, sources: list[Aligner], u
         raise Wrong("schema", f"{attribute.name}: {text[:80]!r} is not among its {len(attribute.options)} options")
     if attribute.type == "free":
         return text
+    if any(text in source.text for source in sources):
+        return text  # right as said, even as a part of a word
     for source in sources:
         place = source.holds(text)
         if place is not None:
@@ -184,16 +190,22 @@ def _value(attribute: attributes.Attribute, text: str, sources: list[Aligner], u
     return text
 
 
+#: ``**Name**:`` or ``**Name:**``.
+_BOLD = re.compile(r"\A\*\*([^*|:：]+)(?:\*\*\s*([|:：])|([|:：])\s*\*\*)")
+#: One pair of quotes round a whole value; a mark before the last is the value's own (inches, an apostrophe).
+_QUOTED = re.compile(r"""(["'])((?:(?!\1).)*\1?)\1""")
+
+
 def lines(body: str, example: Any, schema: Any) -> Any:
     """``attribute: value`` or ``attribute | value`` lines, one at least of an attribute asked."""
-    lines = lines_of(body)
+    lines = [_BOLD.sub(r"\1\2\3", line) for line in lines_of(body)]
     pairs = [re.split(r"\s*[|:：]\s*", line, maxsplit=1) for line in lines]
     known = {name.lower() for name in example.asked}
     if any(len(p) != 2 for p in pairs) or not any(p[0].lower() in known for p in pairs):
         raise Wrong("not_json", f"{lines[0][:80]!r}")
     if len({name for name, _ in pairs}) < len(pairs):
         raise Wrong("schema", "an attribute stands twice")
-    return {name: value.strip("\"'") for name, value in pairs}
+    return {name: _QUOTED.sub(r"\2", value) if _QUOTED.fullmatch(value) else value for name, value in pairs}
 
 
 # --- probes ---

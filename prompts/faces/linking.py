@@ -52,7 +52,14 @@ def _mention(example: Any) -> SimpleNamespace:
     """The mention's words; the text is shown as it is, so it is said where they stand if they do more than once."""
     mention, text = example.mention, example.text
     places = [at for at in range(len(text)) if text.startswith(mention.text, at)]
+    whole = [at for at in places if not _inside_word(text, at, at + len(mention.text))]
+    places = whole if mention.start in whole else places
     return SimpleNamespace(text=line(mention.text), place=places.index(mention.start) + 1, places=len(places))
+
+
+def _inside_word(text: str, start: int, end: int) -> bool:
+    """Whether a letter or digit goes on over either end, as round ``M-14`` in ``BM-14``."""
+    return any(0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum() for at in (start, end))
 
 
 def said(example: Any) -> str:

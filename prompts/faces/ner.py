@@ -11,7 +11,7 @@ from typing import Any
 
 from ...tasks import ner
 from ...tasks.images import Image
-from ..align import Aligner
+from ..align import Aligner, Span
 from ..faults import NULLS, Parsed, Wrong, lines_of, parsed
 from ..plain import defuse, plain, sentence
 from ..repair import clean
@@ -90,9 +90,9 @@ def fits(value: Any) -> bool:
 
 def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
     """The entities, each aligned to the text, in reading order."""
-    aligner, entities = Aligner(example.text), []
-    for text, label in _mentions(value, schema, repairs):
-        place = aligner.find(text) or aligner.holds(text)
+    entities: list[ner.Entity] = []
+    mentions = _mentions(value, schema, repairs)
+    for (text, label), place in zip(mentions, _places(example.text, [t for t, _ in mentions]), strict=True):
         if place is None:
             entity = ner.Entity(text=text, type=label)
         else:
@@ -105,6 +105,14 @@ def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
     entities.sort(key=lambda e: (e.start is None, e.start or 0, e.end or 0))
     ungrounded = [e.text for e in entities if e.start is None]
     return parsed(ner.Answer(entities=tuple(entities)), repairs, ungrounded)
+
+
+def _places(text: str, mentions: list[str]) -> list[Span | None]:
+    """The mentions' places; the longest is sought first, lest ``New York`` take its place in ``New York Times``."""
+    aligner = Aligner(text)
+    order = sorted(range(len(mentions)), key=lambda n: -len(mentions[n]))
+    found = {n: aligner.find(mentions[n]) or aligner.holds(mentions[n]) for n in order}
+    return [found[n] for n in range(len(mentions))]
 
 
 def _mentions(value: Any, schema: ner.Schema, repairs: list[str]) -> list[tuple[str, str]]:

@@ -7,18 +7,21 @@ pending. A line is ``{"custom_id": KEY, "method": "POST", "url": "/v1/chat/compl
 
 Nothing is kept besides these files, and a run that finds them as it left them writes nothing. A request is written
 again, as ``KEY.try2`` into a further file, only when the last answer to it was no answer (expired, cancelled, 5xx, 429,
-a wrong key) or met a smaller token limit than is allowed now. One process at a time.
+a wrong key), met a smaller token limit than is allowed now, or says how the service wants to be asked instead (see
+`Dialect.after`). One process at a time, by a lock file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -30,10 +33,14 @@ from .wire import BadBody, Dialect
 
 log = logging.getLogger(__name__)
 
-_TRY = re.compile(r"\.try(\d+)$")
+_TRY = re.compile(r"\.try(\d{1,4})$")
 _OPTIONS = ("model", "name", "images", "limit", "text_only")
 #: Errors that are about the batch, the account or the moment, not about the request.
 _PASSING = frozenset({401, 402, 403, 404, 405})
+
+
+class FolderBusy(RuntimeError):
+    """Another run works in this folder."""
 
 
 class BatchTeacher:
@@ -101,8 +108,13 @@ class BatchTeacher:
         """Yield the answers that are there, then ``pending`` for every other request.
 
         Raises:
+            FolderBusy: another run works in the folder.
             OSError: the folder cannot be read or written.
         """
+        with _locked(self.folder):
+            yield from self._generate(requests)
+
+    def _generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         self.notes.clear()
         asked, answers = _asked(self.folder), _Answers(self.folder / "answers", self.notes)
         files = _RequestFiles(self.folder, self.file_requests, self.file_bytes)
@@ -111,16 +123,18 @@ class BatchTeacher:
         try:
             for request in requests:
                 wanted.add(request.key)
-                tries = asked.get(request.key, [])
+                tries = asked.get(request.key, {})
                 found = answers.best(request, tries)
-                if found is not None:
+                other = _mended(tries, found)
+                if found is not None and other is None:
                     yield found
-                elif tries and not answers.again(request, tries):
+                elif found is None and tries and not answers.again(request, tries):
                     pending.append(request.key)
                 else:
                     self.notes["requests_written_again"] += bool(tries)
+                    self.notes["of_these_in_another_form,_as_the_service_asked"] += other is not None
                     try:
-                        files.write(self._line(request, len(tries) + 1))
+                        files.write(self._line(request, max(tries, default=0) + 1, other or self._form(tries)))
                     except ImageFault as fault:
                         yield Reply(key=request.key, finish="error", failure="image", detail=str(fault))
                     except _TooLarge as fault:
@@ -138,13 +152,18 @@ class BatchTeacher:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _line(self, request: Request, number: int) -> bytes:
+    def _form(self, tries: Mapping[int, _Try]) -> Dialect:
+        """How to ask when nothing new was said of it: as in the last try, with the limit's name as it is set now."""
+        last = tries[max(tries)].dialect if tries else Dialect()
+        return replace(last, limit=self.limit) if last.limit == "max_tokens" else last
+
+    def _line(self, request: Request, number: int, dialect: Dialect) -> bytes:
         url = _path_url if self.images == "paths" else Image.data_url
         line = {
             "custom_id": request.key if number == 1 else f"{request.key}.try{number}",
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": wire.body(request, self.model, Dialect(limit=self.limit), url),
+            "body": wire.body(request, self.model, dialect, url),
         }
         return json.dumps(line).encode("ascii") + b"\n"
 
@@ -221,21 +240,53 @@ def request_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("requests-*.jsonl") if p.stem.rpartition("-")[2].isdigit())
 
 
-def _asked(folder: Path) -> dict[str, list[int]]:
-    """Of every key that was asked: the token limit of each try.
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder for this run alone; the system frees the lock when the process ends, however it ends.
+
+    Raises:
+        FolderBusy: another run has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "batch.lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderBusy(f"{folder} is in use by another run; wait for it, or choose another folder") from None
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """How a request was asked: its token limit, and in which form."""
+
+    limit: int
+    dialect: Dialect
+
+
+def _mended(tries: Mapping[int, _Try], found: Reply | None) -> Dialect | None:
+    """The form to ask in again, where the last try was refused for its form and says so."""
+    if not tries or found is None or found.failure != "rejected":
+        return None
+    return tries[max(tries)].dialect.after(found.detail)
+
+
+def _asked(folder: Path) -> dict[str, dict[int, _Try]]:
+    """Of every key that was asked: its tries by number.
 
     Raises:
         ValueError: a request file was damaged; says which line.
     """
-    asked: dict[str, list[int]] = {}
+    asked: dict[str, dict[int, _Try]] = {}
     for path in request_files(folder):
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     data = json.loads(line)
-                    key, _ = _key_and_try(data["custom_id"])
-                    limit = data["body"].get("max_tokens") or data["body"]["max_completion_tokens"]
-                    asked.setdefault(key, []).append(int(limit))
+                    (key, place), body = _key_and_try(data["custom_id"]), data["body"]
+                    name = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+                    dialect = Dialect(name).with_schema(body.get("response_format", {}).get("type", "none"))
+                    asked.setdefault(key, {})[place] = _Try(int(body[name]), dialect)
                 except (ValueError, LookupError, TypeError, AttributeError):
                     raise ValueError(
                         f"{path} line {number} is no request; put the file back as it was written"
@@ -259,7 +310,7 @@ class _Answers:
         self._places: dict[tuple[str, int], _Place] = {}
         self.keys: set[str] = set()
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix != ".jsonl":
+            if path.suffix != ".jsonl" or not path.is_file():
                 notes["files_in_answers_that_are_not_jsonl"] += 1
                 continue
             offset = 0
@@ -269,23 +320,26 @@ class _Answers:
                         self._note(path, offset, line, notes)
                     offset += len(line)
 
-    def best(self, request: Request, tries: list[int]) -> Reply | None:
+    def best(self, request: Request, tries: Mapping[int, _Try]) -> Reply | None:
         """The answer that settles a request: a whole one of any try, else one that met today's limit or a larger one,
         else the last try's final refusal."""
         key = request.key
-        places = [self._places.get((key, number)) for number in range(1, max(1, len(tries)) + 1)]
+        numbers = sorted(tries) or [1]
+        places = [self._places.get((key, number)) for number in numbers]
         for place in places:
             if place is not None and place.worth == 3:
                 return self._read(key, place)
-        for place, limit in zip(places, tries or [request.prompt.max_tokens], strict=True):
-            if place is not None and place.worth == 2 and limit >= request.prompt.max_tokens:
+        wanted = request.prompt.max_tokens
+        for place, number in zip(places, numbers, strict=True):
+            limit = tries[number].limit if tries else wanted
+            if place is not None and place.worth == 2 and limit >= wanted:
                 return self._read(key, place)
         last = places[-1]
         return self._read(key, last) if last is not None and last.worth == 1 else None
 
-    def again(self, request: Request, tries: list[int]) -> bool:
+    def again(self, request: Request, tries: Mapping[int, _Try]) -> bool:
         """Whether the last try has come back without settling the request."""
-        return (request.key, len(tries)) in self._places
+        return (request.key, max(tries)) in self._places
 
     def _note(self, path: Path, offset: int, line: bytes, notes: Counter[str]) -> None:
         read = _answer(line)
@@ -341,7 +395,7 @@ def _answer(line: bytes) -> tuple[str, int, Reply] | None:
     status = status if isinstance(status, int) and status >= 400 else 0
     problem = wire.problem(status, error or said)[:600]
     failure = wire.failure(status or 400, problem)
-    if status in _PASSING or (status == 0 and failure == "rejected"):
+    if (status in _PASSING and failure != "refused") or (status == 0 and failure == "rejected"):
         failure = "transport"
     reply = Reply(key=custom_id, finish="error", failure=failure, detail=problem)
     return custom_id, 0 if failure in ("transport", "rate_limit") else 1, reply

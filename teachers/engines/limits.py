@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ RAISE_AFTER = 25
 CUT = 0.75
 #: The gate closes when half of the last `WINDOW` calls failed, and at least `LEAST` did.
 WINDOW, LEAST = 50, 10
-#: So many failed calls, and an endpoint that has never answered is given up when the gate is closed.
+#: So many failed probes, and an endpoint that has never answered is given up.
 NEVER = 5
 #: Longest pause of our own choice, in seconds.
 LONGEST = 60.0
@@ -106,12 +107,13 @@ class Health:
         self._bad = 0
         self.ever = False
         self.closed = False
+        self.failed_probes = 0
         self._since: float | None = None
         self._detail = ""
 
     def success(self) -> None:
         """A call was answered: whatever was wrong is over."""
-        self.ever, self._since = True, None
+        self.ever, self._since, self.failed_probes = True, None, 0
         if self.closed:
             self.closed, self._bad = False, 0
             self._last.clear()
@@ -137,12 +139,12 @@ class Health:
     def gone(self, patience: float) -> str:
         """Why the endpoint is to be given up, or nothing.
 
-        One that has never answered is given up after `NEVER` failures, any other after ``patience`` seconds without
-        an answer.
+        One that has never answered is given up after `NEVER` failed probes, any other after ``patience`` seconds
+        without an answer.
         """
         if self._since is None:
             return ""
-        never = not self.ever and self.closed and self._bad >= NEVER
+        never = not self.ever and self.failed_probes >= NEVER
         if not never and self._clock() - self._since <= patience:
             return ""
         kinds = Counter(kind for kind in self._last if kind)
@@ -178,22 +180,31 @@ class Limits:
         self.bursts = 0
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Pass:
+    """A call that was let through: with how many cuts of the concurrency before it."""
+
+    cuts: int
+
+
 class Gate:
     """Lets calls through, in the order of arrival, as `Limits` allow. One event loop's own.
 
     `enter` before a call and `leave` after it, whatever happened; between the two, what happened: `success`,
-    `slow_down` or `error`.
+    `slow_down` or `error`. While the gate is closed, one call sent since goes at a time (the probe), however many older
+    ones are still open: they may hang for long, and what they end with says nothing new.
     """
 
     def __init__(self, limits: Limits, name: str = "endpoint") -> None:
         self.limits, self.name = limits, name
         self.under_way = 0
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._probe: Pass | None = None
+        self._waiting: deque[tuple[asyncio.Future[Pass], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._stop: Exception | None = None
 
-    async def enter(self, tokens: float = 0.0) -> int:
-        """Wait until a call of about so many tokens may go; gives the number of cuts so far, for `slow_down`.
+    async def enter(self, tokens: float = 0.0) -> Pass:
+        """Wait until a call of about so many tokens may go.
 
         Raises:
             EndpointDown: the endpoint was given up.
@@ -201,17 +212,17 @@ class Gate:
         if self._stop is not None:
             raise self._stop
         if not self._waiting and self._wait(tokens) <= 0:
-            self._admit(tokens)
-        else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((turn, tokens))
-            self._open()
-            await turn
-        return self.limits.width.cuts
+            return self._admit(tokens)
+        turn: asyncio.Future[Pass] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, tokens))
+        self._open()
+        return await turn
 
-    def leave(self, estimated: float = 0.0, used: float | None = None) -> None:
+    def leave(self, call: Pass, estimated: float = 0.0, used: float | None = None) -> None:
         """A call is over; ``used`` are the tokens that it took in truth, where the endpoint said so."""
         self.under_way -= 1
+        if call is self._probe:
+            self._probe = None
         if used is not None and self.limits.tokens is not None:
             self.limits.tokens.take(used - estimated)
         if self._waiting:
@@ -223,12 +234,12 @@ class Gate:
         self.limits.health.success()
         self.limits.width.success()
 
-    def slow_down(self, cuts: int, retry_after: float | None, detail: str) -> None:
-        """The call met a 429: fewer at once, and all wait (see the module). ``cuts`` is what `enter` gave."""
+    def slow_down(self, call: Pass, retry_after: float | None, detail: str) -> None:
+        """The call met a 429: fewer at once, and all wait (see the module)."""
         limits, width = self.limits, self.limits.width
         limits.health.trouble(detail)
         before = width.now
-        if width.slow_down(cuts):
+        if width.slow_down(call.cuts):
             limits.bursts += 1
             own = min(LONGEST, 2.0 ** (limits.bursts - 1))
             pause = own * random.uniform(0.5, 1) if retry_after is None else retry_after + random.uniform(0, own / 10)
@@ -238,19 +249,21 @@ class Gate:
             self.cool_down(pause)
         elif retry_after is not None:
             self.cool_down(retry_after)
-        self._judge()
+        self._judge(call)
 
-    def error(self, kind: str, detail: str, unreachable: bool = False) -> None:
+    def error(self, call: Pass, kind: str, detail: str, unreachable: bool = False) -> None:
         """The call failed in a way that speaks against the endpoint (see `Health.error`)."""
         health = self.limits.health
         was_closed = health.closed
         health.error(kind, detail, unreachable)
-        if health.closed:
-            if not was_closed:
-                log.warning("%s fails (%s): one call at a time until it answers again", self.name, detail)
+        if health.closed and not was_closed:
+            log.warning("%s fails (%s): one call at a time until it answers again", self.name, detail)
+            self._probe = None
+        health.failed_probes += call is self._probe
+        if health.closed and (not was_closed or call is self._probe):
             self.limits.bursts += 1
             self.cool_down(backoff(self.limits.bursts) + 0.1)
-        self._judge()
+        self._judge(call)
 
     def cool_down(self, seconds: float) -> None:
         """Nothing goes out for so long."""
@@ -258,7 +271,7 @@ class Gate:
 
     @property
     def closed(self) -> bool:
-        """Whether only probes go out: their failures are the endpoint's, not theirs."""
+        """Whether only probes go out."""
         return self.limits.health.closed
 
     def stop(self, error: Exception) -> None:
@@ -274,14 +287,16 @@ class Gate:
         """Why nothing goes through any more."""
         return self._stop
 
-    def _judge(self) -> None:
-        if self.under_way <= 1 and (why := self.limits.health.gone(self.limits.patience)):
+    def _judge(self, call: Pass) -> None:
+        """Give the endpoint up where that is due: closed, by what the probe met; else when no other call is open."""
+        counts = call is self._probe if self.closed else self.under_way <= 1
+        if counts and (why := self.limits.health.gone(self.limits.patience)):
             self.stop(EndpointDown(f"{self.name}: {why}"))
 
     def _wait(self, tokens: float) -> float:
         """Seconds until such a call may go; infinite while another has to end first."""
         limits = self.limits
-        if self.under_way >= (1 if limits.health.closed else limits.width.now):
+        if self._probe is not None if limits.health.closed else self.under_way >= limits.width.now:
             return float("inf")
         seconds = limits.resume_at - time.monotonic()
         if limits.requests is not None:
@@ -290,12 +305,16 @@ class Gate:
             seconds = max(seconds, limits.tokens.wait(tokens))
         return seconds
 
-    def _admit(self, tokens: float) -> None:
+    def _admit(self, tokens: float) -> Pass:
+        call = Pass(self.limits.width.cuts)
         self.under_way += 1
+        if self.closed:
+            self._probe = call
         if self.limits.requests is not None:
             self.limits.requests.take(1)
         if self.limits.tokens is not None:
             self.limits.tokens.take(tokens)
+        return call
 
     def _open(self) -> None:
         """Let the first in the line go if they may, else look again when the time has come."""
@@ -313,5 +332,4 @@ class Gate:
                     self._timer = asyncio.get_running_loop().call_later(seconds + 0.001, self._open)
                 return
             self._waiting.popleft()
-            self._admit(tokens)
-            turn.set_result(None)
+            turn.set_result(self._admit(tokens))

@@ -22,6 +22,7 @@ import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import cycle, islice
 from queue import SimpleQueue
@@ -33,8 +34,8 @@ import httpx
 from ...tasks.images import ImageFault
 from ..teacher import Failure, Reply, Request
 from . import wire
-from .limits import EndpointDown, Gate, Limits, backoff
-from .wire import BadBody, Dialect
+from .limits import NEVER, EndpointDown, Gate, Limits, Pass, backoff
+from .wire import SCHEMAS, BadBody, Dialect
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class OpenAITeacher:
         self._login = (url.username, url.password) if url.userinfo else None
         self._url = url.copy_with(userinfo=b"")
         self._endpoint = name or f"{self._url.netloc.decode()}{self._url.path}"
+        self._no_such = 0
+        self._takes_schemas, self._refused = False, dict[str, str]()
         self._dialect = Dialect(limit="max_completion_tokens" if url.host == "api.openai.com" else "max_tokens")
         self.spec = f"openai:{model}@{self._url}" + (f"#{name}" if name else "")
 
@@ -116,10 +119,11 @@ class OpenAITeacher:
         """Yield replies as they come in; requests are drawn only so far ahead that no place stays empty.
 
         Raises:
-            EndpointDown: when everything that was under way is in.
+            EndpointDown: when everything that was under way is in, if a request was left without a reply or the
+                endpoint has answered none.
         """
         ahead = 2 * self.limits.width.most
-        source, more, under_way = iter(requests), True, 0
+        source, more, under_way, left = iter(requests), True, 0, 0
         calls = _Calls(self)
         try:
             while True:
@@ -133,10 +137,15 @@ class OpenAITeacher:
                     break
                 reply = calls.take()
                 under_way -= 1
+                left += reply is None
                 if reply is not None:
                     yield reply
             if calls.stopped is not None:
-                raise calls.stopped
+                known = self.limits.health.ever and left == len(calls.given_up)
+                if not known or next(source, None) is not None:
+                    raise calls.stopped
+                log.warning("%s; the %d requests left met an error each, and have failed", calls.stopped, left)
+                yield from calls.given_up
         finally:
             calls.close()
 
@@ -159,35 +168,45 @@ class OpenAITeacher:
         """Ask until there is an answer, an error that asking again cannot mend, or no try left."""
         gate, tokens = calls.gate, wire.tokens(request) if self.limits.tokens is not None else 0
         tries = turned_away = 0
-        dialect, content = None, b""
+        dialect, content, reply = None, b"", None
+        own = SCHEMAS[0]  # the strictest enforcement that this request has not been refused with
         while True:
-            cuts, used = await gate.enter(tokens), None
             try:
-                if dialect is not self._dialect:
-                    dialect = self._dialect
-                    content = await self._content(request, dialect)
+                call, used = await gate.enter(tokens), None
+            except EndpointDown:
+                if reply is not None and tries:
+                    calls.given_up.append(_after(reply, tries))
+                raise
+            try:
+                if dialect != (now := self._asked_with(request, own)):
+                    dialect, content = now, await self._content(request, now)
                 sent = time.monotonic()
-                reply = await self._call(calls, cuts, request, content)
+                reply, lost = await self._call(calls, call, request, content)
                 used = reply.usage.prompt_tokens + reply.usage.completion_tokens or None
+                other = self._other_dialect(request, dialect, reply) if reply.failure == "rejected" else None
+                if reply.failure == "rejected" and other is None:
+                    gate.error(call, "rejected request", self._clean(reply.detail))
             finally:
-                gate.leave(tokens, used)
+                gate.leave(call, tokens, used)
             if reply.failure == "rate_limit":
                 turned_away += 1
                 if turned_away == TURNED_AWAY:
                     return reply.model_copy(update={"detail": f"{reply.detail} ({TURNED_AWAY} times)"})
             elif reply.failure == "transport":
-                tries += not gate.closed  # what a probe meets is the endpoint's fault, not the request's
+                tries += not (lost and gate.closed)  # a probe that never arrives says nothing of its request
                 if tries >= self.attempts:
-                    return reply.model_copy(update={"detail": f"{reply.detail} (after {tries} tries)"})
+                    return _after(reply, tries)
                 await asyncio.sleep(backoff(tries))
             elif reply.failure != "rejected":
+                self._takes_schemas |= dialect.schema == SCHEMAS[0] and request.prompt.answer_schema is not None
                 return self._noted(request, dialect, reply, time.monotonic() - sent)
-            elif not self._other_dialect(dialect, reply.detail):
-                gate.error("rejected request", self._clean(reply.detail))
+            elif other is None:
                 return reply
+            else:
+                own = other.schema
 
-    async def _call(self, calls: _Calls, cuts: int, request: Request, content: bytes) -> Reply:
-        """One call as a reply, and what it says of the endpoint told to the gate.
+    async def _call(self, calls: _Calls, call: Pass, request: Request, content: bytes) -> tuple[Reply, bool]:
+        """One call as a reply, and what it says of the endpoint told to the gate; and whether the connection failed.
 
         Raises:
             EndpointDown: no request of ours will be answered.
@@ -196,14 +215,14 @@ class OpenAITeacher:
         try:
             async with asyncio.timeout(self.timeout):
                 response = await calls.post(content)
-            return self._judged(gate, cuts, request, response)
+            return self._judged(gate, call, request, response), False
         except (httpx.RequestError, TimeoutError, BadBody) as error:
             said = str(error) or f"no answer in {self.timeout:g} s"
             kind, detail = type(error).__name__, self._clean(f"{type(error).__name__}: {said}")
-            gate.error(kind, detail, unreachable=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout))
-            return _failed(request, "transport", detail)
+            gate.error(call, kind, detail, unreachable=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout))
+            return _failed(request, "transport", detail), isinstance(error, httpx.RequestError)
 
-    def _judged(self, gate: Gate, cuts: int, request: Request, response: httpx.Response) -> Reply:
+    def _judged(self, gate: Gate, call: Pass, request: Request, response: httpx.Response) -> Reply:
         """A response as a reply.
 
         Raises:
@@ -222,13 +241,16 @@ class OpenAITeacher:
         failure, pause = wire.failure(status, problem), _retry_after(response)
         if pause is not None and pause > self.limits.patience:
             raise self._given_up(gate, f"asks to wait for {pause:,.0f} s: {problem}")
-        for_ever = status in (401, 402) or (status in (403, 404, 405) and not self.limits.health.ever)
+        for_ever = status in (401, 402)
+        if failure == "rejected" and status in (403, 404, 405) and not self.limits.health.ever:
+            self._no_such += 1  # a firewall may turn one away; the key, the path or the model's name turn all away
+            for_ever = self._no_such >= NEVER
         if (failure == "rejected" and for_ever) or (failure == "rate_limit" and "insufficient_quota" in problem):
             raise self._given_up(gate, problem)
         if failure == "rate_limit":
-            gate.slow_down(cuts, pause, problem)
+            gate.slow_down(call, pause, problem)
         elif failure == "transport":
-            gate.error(f"HTTP {status}", problem)
+            gate.error(call, f"HTTP {status}", problem)
             gate.cool_down(pause or 0.0)
         elif failure != "rejected":
             gate.success()  # the endpoint is well: it has read the request and said what is wrong with it
@@ -238,16 +260,29 @@ class OpenAITeacher:
         gate.stop(EndpointDown(f"{self._endpoint}: {why}"))
         return EndpointDown(why)
 
-    def _other_dialect(self, used: Dialect, problem: str) -> bool:
-        """Whether to ask again in another dialect; the first request that finds out decides for all."""
-        if used is not self._dialect:
-            return True
-        other = used.after(problem) if problem.startswith(("HTTP 400", "HTTP 422")) else None
-        if other is None:
-            return False
-        log.warning("%s refuses %s; from now on it is asked with %s", self._endpoint, used, other)
-        self._dialect = other
-        return True
+    def _asked_with(self, request: Request, own: str) -> Dialect:
+        """The run's dialect, or less where this request (``own``) or its schema has been refused with more."""
+        known = not self._takes_schemas and self._refused and self._refused.get(_form(request))
+        return self._dialect.with_schema(own, *([known] if known else []))
+
+    def _other_dialect(self, request: Request, used: Dialect, reply: Reply) -> Dialect | None:
+        """The dialect to ask again with, or None if the refusal is about something else.
+
+        A refused schema says little of others: only the second one, where none was ever taken, decides for the run.
+        """
+        other = used.after(reply.detail) if reply.detail.startswith(("HTTP 400", "HTTP 422")) else None
+        if other is None or (other.schema != used.schema and request.prompt.answer_schema is None):
+            return None
+        if other.limit != used.limit:
+            log.warning("%s refuses %s; from now on it is asked with %s", self._endpoint, used, other)
+            self._dialect = replace(self._dialect, limit=other.limit)
+        else:
+            if not self._refused:
+                log.warning("%s refuses a schema; it is asked with response_format %s", self._endpoint, other.schema)
+            self._refused[_form(request)] = other.schema
+            if len(self._refused) > 1 and not self._takes_schemas:
+                self._dialect = self._dialect.with_schema(other.schema)
+        return other
 
     def _noted(self, request: Request, used: Dialect, reply: Reply, seconds: float) -> Reply:
         """The reply with its time, and said in it and in the count where an answer was not held to its schema."""
@@ -299,6 +334,8 @@ class _Calls:
         self._taken: deque[Reply | None] = deque()
         self._called = self._gathering = False
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Requests that had met errors when the endpoint was given up.
+        self.given_up: list[Reply] = []
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="magister-openai", daemon=True)
         self._thread.start()
@@ -389,6 +426,14 @@ def _retry_after(response: httpx.Response) -> float | None:
         except (ValueError, OverflowError):
             return None
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def _form(request: Request) -> str:
+    return json.dumps(request.prompt.answer_schema, sort_keys=True)
+
+
+def _after(reply: Reply, tries: int) -> Reply:
+    return reply.model_copy(update={"detail": f"{reply.detail} (after {tries} tries)"})
 
 
 def _failed(request: Request, failure: Failure, detail: str) -> Reply:

@@ -23,6 +23,10 @@ _BAD_IMAGE = re.compile(
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|moderation|flagged", re.I)
 _NO_FORMAT = re.compile(r"response_format|json_schema|json_object|guided|structured output|invalid schema", re.I)
 _OTHER_LIMIT = re.compile(r"max_completion_tokens", re.I)
+#: Why endpoints say that an answer ended, in small letters; none said counts as whole.
+_CUT = frozenset({"length", "model_length", "max_tokens"})
+_WHOLE = frozenset({"", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "function_call"})
+_DECLINED = frozenset({"content_filter", "safety", "recitation"})
 
 #: What to do about an error, by status.
 _REMEDY = {
@@ -32,6 +36,10 @@ _REMEDY = {
     404: "there is no such model or path; a base URL usually ends in /v1",
     405: "this is no chat endpoint; a base URL usually ends in /v1",
 }
+
+
+#: How an answer's schema is enforced, the strictest first.
+SCHEMAS = ("json_schema", "json_object", "none")
 
 
 class BadBody(ValueError):
@@ -50,6 +58,10 @@ class Dialect:
 
     limit: str = "max_tokens"
     schema: str = "json_schema"
+
+    def with_schema(self, *levels: str) -> Dialect:
+        """The same with the least of its own and these schemas' enforcement."""
+        return replace(self, schema=max((self.schema, *levels), key=SCHEMAS.index))
 
     def after(self, problem: str) -> Dialect | None:
         """The dialect to try after a 400 that said this; None if it is about something else."""
@@ -101,23 +113,23 @@ def completion(key: str, said: Any) -> Reply:
     """A chat completion as a reply; a refusal and the content filter as the failure ``refused``.
 
     Raises:
-        BadBody: it is none, or the endpoint broke off in the middle (``finish_reason`` "error" or "abort").
+        BadBody: it is none, or the endpoint broke off in the middle (any ``finish_reason`` that is not known).
     """
     try:
         choice = said["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
+        message, finish = choice["message"], str(choice.get("finish_reason") or "").lower()
         refusal, content = message.get("refusal"), message.get("content")
         thought = message.get("reasoning_content") or message.get("reasoning") or ""
         text = content or "" if isinstance(content, str | None) else "".join(p.get("text") or "" for p in content)
     except (LookupError, TypeError, AttributeError) as error:
         raise BadBody(f"not a chat completion ({type(error).__name__}: {error})") from None
     usage = _usage(said.get("usage"))
-    if refusal or finish == "content_filter":
+    if refusal or finish in _DECLINED:
         detail = str(refusal or "the endpoint's content filter")
         return Reply(key=key, finish="error", failure="refused", detail=detail[:400], usage=usage)
-    if finish in ("error", "abort"):
+    if finish not in _CUT | _WHOLE:
         raise BadBody(f"the endpoint broke off (finish_reason {finish!r})")
-    ended: Finish = "length" if finish == "length" else "stop"
+    ended: Finish = "length" if finish in _CUT else "stop"
     return Reply(key=key, text=text, reasoning=str(thought), finish=ended, usage=usage)
 
 

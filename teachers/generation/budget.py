@@ -16,8 +16,9 @@ from pydantic import Field
 
 from ...tasks.record import Record
 from ...tasks.task import DataFault
-from ..ledger.ledger import Ledger
-from ..teacher import Request, Teacher, Usage
+from ..ledger.ledger import Ledger, read
+from ..ledger.row import Row, uncounted
+from ..teacher import Reply, Request, Teacher
 
 #: Where a teacher has no counter of its own: so many bytes of UTF-8 a token, so many tokens a picture.
 BYTES_A_TOKEN = 4
@@ -125,15 +126,14 @@ class Meter:
         """The request is handed to the teacher."""
         self._reserve(request, 1)
 
-    def settle(self, request: Request, usage: Usage, text: str = "") -> bool:
+    def settle(self, request: Request, reply: Reply | Row) -> bool:
         """Its reply came. Where the engine counted no tokens they are estimated; returns whether it counted."""
         self._reserve(request, -1)
-        counted = bool(usage.prompt_tokens or usage.completion_tokens) or not text
-        if counted:
-            self.spend(usage.prompt_tokens, usage.completion_tokens)
-        else:
-            self.spend(self._cost(request)[0], text_tokens(text))
-        return counted
+        if uncounted(reply):
+            self.spend(self._cost(request)[0], text_tokens(reply.text + reply.reasoning))
+            return False
+        self.spend(reply.usage.prompt_tokens, reply.usage.completion_tokens)
+        return True
 
     def spend(self, read: int, written: int) -> None:
         """So many tokens were spent."""
@@ -176,11 +176,11 @@ class Meter:
 def resumed(budget: Budget, teacher: Teacher, ledger: Ledger, requests: Sequence[Request]) -> Meter:
     """A meter that knows what earlier runs spent; what their engine did not count is estimated."""
     meter = Meter(budget, teacher, ledger.spent.prompt_tokens, ledger.spent.completion_tokens)
-    asked = {request.key: request for request in requests} if ledger.spent.uncounted else {}
-    for key in ledger.spent.uncounted:
-        row = ledger.row(key)
-        prompt = meter.prompt_tokens(asked[key]) if key in asked else 0
-        meter.spend(prompt, text_tokens(row.text if row else ""))
+    if ledger.spent.uncounted:
+        asked = {request.key: request for request in requests}
+        for row in filter(uncounted, read(ledger.path)):
+            prompt = meter.prompt_tokens(asked[row.key]) if row.key in asked else 0
+            meter.spend(prompt, text_tokens(row.text + row.reasoning))
     return meter
 
 

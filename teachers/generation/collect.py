@@ -99,8 +99,9 @@ def collect(
                 if reply.failure == "pending":
                     done.left[reply.key] = "pending"
                     continue
-                commit.add(Row.of(request, reply, teacher.spec, identity))
-                _count(done, meter, request, reply)
+                row = Row.of(request, reply, teacher.spec, identity)
+                commit.add(row)
+                _count(done, meter, request, row)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped by Ctrl-C: {saved()}") from None
     except LedgerFault:
@@ -139,9 +140,9 @@ def _replies(teacher: Teacher, todo: deque[Request], under_way: dict[str, Reques
                 close()
 
 
-def _count(done: Collected, meter: Meter, request: Request, reply: Reply) -> None:
+def _count(done: Collected, meter: Meter, request: Request, row: Row) -> None:
     done.replies += 1
-    done.prompt_tokens += reply.usage.prompt_tokens
-    done.completion_tokens += reply.usage.completion_tokens
-    done.cached_tokens += reply.usage.cached_tokens
-    done.uncounted += not meter.settle(request, reply.usage, reply.text)
+    done.prompt_tokens += row.usage.prompt_tokens
+    done.completion_tokens += row.usage.completion_tokens
+    done.cached_tokens += row.usage.cached_tokens
+    done.uncounted += not meter.settle(request, row)

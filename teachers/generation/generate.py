@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...prompts.library import Template, find
+from ...prompts.questions import WORDINGS
 from ...tasks.task import DataFault, Task
 from ..knowledge import corpus
 from ..knowledge.probe import without_image
@@ -62,6 +63,7 @@ def generate(
     command: str = "",
     license: str = "",
     notes: Mapping[str, int] | None = None,
+    known: Mapping[str, frozenset[str]] | None = None,
 ) -> Summary:
     """Ask a teacher every template about every example, and build the corpus in ``out``.
 
@@ -89,6 +91,7 @@ def generate(
         dry_run: render, count and estimate everything; ask nothing and write nothing.
         call: kept in the folder, so that the run can be called again by it alone.
         command, license: for the corpus's card. notes: more remarks for it.
+        known: of `completion`, other right answers by example id, which an answer is not blamed for.
 
     Raises:
         DataFault: it cannot be run like this, or ``out`` belongs to another run; says what differs.
@@ -104,8 +107,10 @@ def generate(
     check_folder(out)
     sampling = Sampling(samples, temperature, seed, max_tokens)
 
-    def planned(examples: Sequence[Any], templates: Sequence[Template]) -> tuple[list[Item], dict[str, int]]:
-        return plan(task, examples, schema, teacher, templates, sampling, demonstrations, shots, describe)
+    def planned(
+        examples: Sequence[Any], templates: Sequence[Template], blind: bool = False
+    ) -> tuple[list[Item], dict[str, int]]:
+        return plan(task, examples, schema, teacher, templates, sampling, demonstrations, shots, describe, blind=blind)
 
     items, remarks = planned(examples, templates)
     blind = _blind(items, examples, templates, planned) if probe else {}
@@ -125,17 +130,19 @@ def generate(
         "samples": samples,
         "examples": {"count": len(examples), "ids": digest(*(e.id for e in examples))},
     }
-    if sizes := [len(example.candidates) for example in examples if hasattr(example, "candidates")]:
-        settings["candidates"] = max(sizes)
-    rows = Rows(task, examples, schema, teacher.spec, identity, min_agreement, require_grounded, blind=blind)
+    rows = Rows(
+        task, examples, schema, teacher.spec, identity, min_agreement, require_grounded, blind=blind, known=known
+    )
     if dry_run and not (out / LEDGER).exists():
         return _dry(items, remarks, requests, requests, Meter(budget, teacher))
     with Ledger(out / LEDGER) as ledger:
         merged = merge(ledger, sorted((out / PARTS).glob("*.jsonl")))  # a run by several workers was killed
         check_run(out, settings, examples, resume or not len(ledger))
-        waiting = {r.key: r for r in _waiting(rows, items, ledger, requests, retry_failed, only)}
+        waiting = {r.key: r for r in _waiting(rows, everything, ledger, requests, retry_failed, only)}
         if only is not None and len(ledger) and not any(request.key in ledger for request in requests):
             raise DataFault(str(out), "its ledger answers other questions", "were the data or their pictures changed?")
+        if only is not None:
+            rows.left.update(_never_asked(out, items))
         meter = resumed(budget, teacher, ledger, requests)
         remarks |= merged.remarks() | _remarks(ledger, everything, requests, waiting)
         if dry_run:
@@ -202,7 +209,7 @@ def _blind(
     items: Sequence[Item],
     examples: Sequence[Any],
     templates: Sequence[Template],
-    planned: Callable[[Sequence[Any], Sequence[Template]], tuple[list[Item], dict[str, int]]],
+    planned: Callable[[Sequence[Any], Sequence[Template], bool], tuple[list[Item], dict[str, int]]],
 ) -> dict[int, Item]:
     """An item's place to the same question without the picture, for answers that can be compared."""
     bare = [example for e in examples if (example := without_image(e)) is not None]
@@ -213,8 +220,27 @@ def _blind(
     def question(item: Item) -> tuple[Any, ...]:
         return item.example.id, item.template.name, item.about, item.sample
 
-    without = {question(item): item for item in planned(bare, compared)[0] if item.request is not None}
+    without = {question(item): item for item in planned(bare, compared, True)[0] if item.request is not None}
     return {n: without[question(i)] for n, i in enumerate(items) if i.request is not None and question(i) in without}
+
+
+def _never_asked(out: Path, items: Sequence[Item]) -> dict[str, str]:
+    """Why requests of the corpus that is there have no reply (`over_budget`, `no_reply`), by key.
+
+    Raises:
+        DataFault: a kept row's question cannot be asked any more, since its data or picture have changed.
+    """
+    if not (out / corpus.CARD).exists():
+        return {}
+    asked = {item.request.key for item in items if item.request is not None}
+    left = {}
+    for row in corpus.rows(out, status=None):
+        if row["reason"] in ("over_budget", "no_reply"):
+            left[row["key"]] = row["reason"]
+        elif row["status"] == "kept" and row["key"] not in asked:
+            problem = f"the question of its kept row for example {row['id']} ({row['prompt']}) cannot be asked any more"
+            raise DataFault(str(out), problem, "put its text and picture back as they were; nothing was changed here")
+    return left
 
 
 def _waiting(
@@ -311,9 +337,10 @@ def _check(
             raise DataFault(template.name, "asks about a given answer, and generate has none", "choose another prompt")
         if "demonstrations" in template.front.needs and not demonstrations:
             raise DataFault(template.name, "shows worked examples, and there are none", "give demonstrations with gold")
-        if samples > 1 and temperature == 0 and "wording" not in template.takes:
+        wordings = WORDINGS if "wording" in template.takes else 1
+        if temperature == 0 and samples > wordings:
             raise DataFault(
                 template.name,
-                f"{samples} samples at temperature 0 ask the very same",
+                f"{samples} samples at temperature 0 ask the very same ({wordings} wordings)",
                 "set a temperature above 0",
             )

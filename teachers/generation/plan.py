@@ -20,6 +20,7 @@ from ...prompts.library import Template
 from ...prompts.render import render
 from ...tasks.images import Image, ImageFault
 from ...tasks.task import DataFault, Task
+from ..knowledge.probe import without_candidate_pictures, without_image, without_pictures
 from ..ledger.key import request_key
 from ..teacher import Request, Teacher
 
@@ -78,15 +79,20 @@ def plan(
     demonstrations: Sequence[Any] = (),
     shots: int = 6,
     describe: Describe | None = None,
+    blind: bool = False,
 ) -> tuple[list[Item], dict[str, int]]:
     """Every item in the order of the corpus (examples, templates, samples), and counted remarks.
+
+    Args:
+        blind: the examples were robbed of their pictures for the image probe: so are the demonstrations, the same ones
+            as otherwise, and a template that needs pictures may fail for every example.
 
     Raises:
         DataFault: a template fails for every example; the first of its faults is the cause.
     """
     notes: Counter[str] = Counter()
     show = _shown(teacher, describe, notes)
-    pool = Pool(demonstrations, shots)
+    pool = Pool(demonstrations, shots, _demonstrated(show, notes, blind))
     image_hash = cache(Image.sha256)
     identity = teacher.identity()
 
@@ -96,7 +102,7 @@ def plan(
             seen = show(example)
             extra: dict[str, Any] = {subject: about} if (subject := _subject(template)) else {}
             if "demonstrations" in template.takes and demonstrations:
-                extra["demonstrations"] = [(show(d), d.gold) for d in pool.nearest(example)]
+                extra["demonstrations"] = [(d, d.gold) for d in pool.nearest(example)]
             if "wording" in template.takes:
                 extra["wording"] = sample
             prompt = render(template, task, seen, schema, **extra)
@@ -120,7 +126,9 @@ def plan(
             subjects = face(task).subjects(template.front.needs, example)
             notes["examples_without_what_a_template_asks_about"] += not subjects
             items += [item(example, template, s, n) for s in subjects for n in range(sampling.samples)]
-    _refuse_hopeless(items)
+    if not blind:
+        _refuse_hopeless(items)
+    notes["demonstrations_left_out_for_their_pictures"] += len(pool.unreadable)
     return items, {remark: number for remark, number in notes.items() if number}
 
 
@@ -154,9 +162,15 @@ class Pool:
     Args:
         examples: with gold; a `DataFault` names one that has none.
         shots: how many are shown.
+        shown: makes of one what is shown of it; one for which it raises an `ImageFault` is left out.
+
+    Attributes:
+        unreadable: ids of those that were left out so far, because a picture of theirs cannot be read.
     """
 
-    def __init__(self, examples: Sequence[Any], shots: int) -> None:
+    def __init__(
+        self, examples: Sequence[Any], shots: int, shown: Callable[[Any], Any] = lambda example: example
+    ) -> None:
         for example in examples:
             if example.gold is None:
                 raise DataFault(
@@ -165,6 +179,8 @@ class Pool:
         self.examples, self.shots = tuple(examples), shots
         self._texts = [_folded(example.text) for example in examples]
         self._chosen: dict[str, list[Any]] = {}
+        self._shown, self._views = shown, dict[int, Any]()
+        self.unreadable: set[str] = set()
 
     def nearest(self, example: Any) -> list[Any]:
         """The most similar ones, the most similar last (next to the question); equals in the pool's order.
@@ -187,9 +203,20 @@ class Pool:
                 break
             other = self.examples[place]
             if likeness[place] < TOO_SIMILAR and other.id != example.id and self._texts[place] not in texts:
-                chosen.append(other)
-                texts.add(self._texts[place])
+                view = self._view(int(place))
+                if view is not None:
+                    chosen.append(view)
+                    texts.add(self._texts[place])
         return chosen[::-1]
+
+    def _view(self, place: int) -> Any | None:
+        if place not in self._views:
+            try:
+                self._views[place] = self._shown(self.examples[place])
+            except ImageFault:
+                self._views[place] = None
+                self.unreadable.add(self.examples[place].id)
+        return self._views[place]
 
 
 def _folded(text: str) -> str:
@@ -197,24 +224,48 @@ def _folded(text: str) -> str:
 
 
 def _shown(teacher: Teacher, describe: Describe | None, notes: Counter[str]) -> Callable[[Any], Any]:
-    """What the teacher is shown of an example: if it cannot see, pictures in words, each described once."""
+    """What the teacher is shown of an example: if it cannot see, pictures in words, each described once.
+
+    Candidates' pictures are not put into words: they are left out, and counted.
+    """
     if teacher.sees_images:
         return lambda example: example
     in_words = cache(describe) if describe else None
     counted: set[str] = set()
 
     def show(example: Any) -> Any:
-        if not example.images:
+        bare, images = without_pictures(example), example.images
+        if bare == example:
             return example
-        if in_words is None:
-            notes["examples_whose_pictures_the_teacher_cannot_see"] += example.id not in counted
+        if example.id not in counted:
             counted.add(example.id)
-            return example.model_copy(update={"images": ()})
-        words = _words([in_words(image) for image in example.images])
+            hidden = sum(bool(candidate.images) for candidate in getattr(example, "candidates", ()))
+            notes["candidates_whose_pictures_the_teacher_cannot_see"] += hidden
+            notes["examples_whose_pictures_the_teacher_cannot_see"] += bool(images) and in_words is None
+        if in_words is None or not images:
+            return bare
+        words = _words([in_words(image) for image in images])
         given = {name: text for name, text in example.context.items() if text.strip()}
-        return example.model_copy(update={"images": (), "context": words | given})
+        return bare.model_copy(update={"context": words | given})
 
     return show
+
+
+def _demonstrated(show: Callable[[Any], Any], notes: Counter[str], blind: bool) -> Callable[[Any], Any]:
+    """What the teacher is shown of a demonstration: only its own pictures, or there would be dozens in a prompt.
+
+    A picture that cannot be opened is an `ImageFault`: it would fail every example that is shown the demonstration.
+    """
+
+    def shown(demonstration: Any) -> Any:
+        few = without_candidate_pictures(demonstration)
+        seen = show(few)
+        for image in seen.images:
+            image.open()
+        notes["demonstrations_shown_without_their_candidates_pictures"] += few != demonstration
+        return (without_image(seen) or seen) if blind else seen
+
+    return shown
 
 
 def _words(descriptions: Sequence[Description]) -> dict[str, str]:

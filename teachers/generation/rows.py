@@ -32,7 +32,7 @@ class Rows:
         spec, identity: the teacher's.
         left: why a request has no reply, by key; ``pending`` where nothing is said.
         blind: an item's place in the plan to the same without its picture, if that was asked (see `probe`).
-        min_agreement, require_grounded: see `verify.verdict`.
+        min_agreement, require_grounded, known: see `verify.verdict`.
         tally: rows by status and reason, counted as they are made.
     """
 
@@ -43,6 +43,7 @@ class Rows:
     identity: Mapping[str, Any]
     min_agreement: float | None = None
     require_grounded: bool = True
+    known: verify.Known | None = None
     left: dict[str, str] = field(default_factory=dict)
     blind: Mapping[int, Item] = field(default_factory=dict)
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -65,6 +66,7 @@ class Rows:
             reply.finish,
             self.min_agreement,
             self.require_grounded,
+            known=self.known,
         )
 
     def make(self, items: Sequence[Item], ledger: Ledger) -> Iterator[dict[str, Any]]:
@@ -97,7 +99,7 @@ class Rows:
         if blind is None:
             return {}
         unseen = self.verdict(blind, _reply(blind, ledger))
-        return {} if unseen is None else probe.columns(self.task, item.example, seen, unseen)
+        return {} if unseen is None else probe.columns(self.task, item.example, seen, unseen, self.known)
 
 
 _WORDS = {

@@ -14,6 +14,7 @@ from ...prompts.library import find
 from ...tasks import TASKS, readers
 from ...tasks.candidates import shortlist
 from ...tasks.dataset import Dataset
+from ...tasks.known import KnownAnswers
 from ...tasks.task import DataFault
 from .. import spec
 from ..describe import Describer
@@ -66,7 +67,9 @@ def corpus_from(
     dataset = _read(task, data, say)
     engine = spec.teacher(teacher, **(limits or {}))
     # An engine's own spec holds no credentials; the one that was typed may.
-    call = Call(task=task, data=data, teacher=engine.spec, prompts=tuple(prompts), **options, **(limits or {}))
+    # Templates by their full names: a newer version of one must not change what a folder's run means.
+    named = tuple(find(name if "/" in name else f"{task}/{name}").name for name in prompts)
+    call = Call(task=task, data=data, teacher=engine.spec, prompts=named, **options, **(limits or {}))
     run: dict[str, Any] = {"dry_run": dry_run, "retry_failed": retry_failed, "resume": resume}
     if workers:
         from .ray_data import scaled
@@ -192,6 +195,7 @@ def _run(
             command=command(call, out),
             call=call.model_dump(mode="json"),
             notes=notes,
+            known=KnownAnswers(dataset.graphs[0]).ids(examples) if call.task == "completion" else None,
             **{name: getattr(call, name) for name in _PASSED_ON},
             **options,
         )

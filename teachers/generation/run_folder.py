@@ -57,7 +57,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], examples: Se
     differs = [
         f"{name} was {json.dumps(before[name])}, is {json.dumps(now[name])}"
         for name in now
-        if name not in grows and before[name] != now[name]
+        if name not in grows and before[name] != now[name] and not (name == "demonstrations" and before[name] is None)
     ]
     for name, text in before["prompts"].items():
         if name not in now["prompts"]:

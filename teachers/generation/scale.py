@@ -166,7 +166,7 @@ class _Run:
         for row in rows:
             request, done = self.waiting[row.key], self.done
             self.meter.start(request)
-            done.uncounted += not self.meter.settle(request, row.usage, row.text)
+            done.uncounted += not self.meter.settle(request, row)
             done.replies += 1
             done.prompt_tokens += row.usage.prompt_tokens
             done.completion_tokens += row.usage.completion_tokens

@@ -85,15 +85,23 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def image_duplicates(examples: Sequence[Any]) -> dict[str, str]:
-    """Id of an example to the id of the first one that has one of its pictures, by the content of the files."""
-    first: dict[str, str] = {}
+    """Id of an example to the id of the first one that asks the same of one of its pictures, by the files' content.
+
+    Examples are compared as in `near_duplicates`; triples, if relation and direction are the same. Triples of one given
+    entity do not repeat each other: they share its pictures because it is the same.
+    """
+    first: dict[Any, Any] = {}
     found: dict[str, str] = {}
     for example in examples:
         for digest in hashes(example.images):
-            owner = first.setdefault(digest, example.id)
-            if owner != example.id:
-                found.setdefault(example.id, owner)
+            owner = first.setdefault((digest, _asked(example)), example)
+            if owner.id != example.id and not _same_given(owner, example):
+                found.setdefault(example.id, owner.id)
     return found
+
+
+def _same_given(one: Any, other: Any) -> bool:
+    return hasattr(one, "given") and one.given.id == other.given.id
 
 
 def hashes(images: Iterable[Image]) -> list[str]:
@@ -110,7 +118,9 @@ def _hash(image: Image) -> str | None:
 
 
 def _asked(example: Any) -> Any:
-    """What is asked of an example's text."""
+    """What is asked of an example's text or picture."""
+    if relation := getattr(example, "relation", None):
+        return relation.name, example.asked
     if pair := getattr(example, "pair", None):
         return tuple(mention.text.casefold() for mention in pair)
     if mention := getattr(example, "mention", None):

@@ -11,7 +11,7 @@ from typing import Any
 from ...prompts.view import PICTURE_WORDS
 from ...tasks.graph import Entity
 from ...tasks.task import Task
-from .verify import Verdict, agreement, same
+from .verify import Known, Verdict, agreement, same
 
 #: The columns that `columns` fills.
 COLUMNS = ("agreement_without_image", "image_delta", "answer_changed")
@@ -20,28 +20,39 @@ COLUMNS = ("agreement_without_image", "image_delta", "answer_changed")
 def without_image(example: Any) -> Any | None:
     """The example without its pictures and their words, its candidates' pictures included; None if it has none."""
     bare = {name: text for name, text in example.context.items() if name not in PICTURE_WORDS}
-    changes: dict[str, Any] = {"context": bare}
+    blind = without_pictures(example).model_copy(update={"context": bare})
+    return None if blind == example else blind
+
+
+def without_pictures(example: Any) -> Any:
+    """The example without its pictures, its candidates' included; the words of its context stay."""
+    changes: dict[str, Any] = {}
     for name in type(example).model_fields:
         value = getattr(example, name)
         if name == "images":
             changes[name] = ()
         elif isinstance(value, Entity):
             changes[name] = value.model_copy(update={"images": ()})
-        elif name == "candidates":
-            changes[name] = tuple(entity.model_copy(update={"images": ()}) for entity in value)
-    blind = example.model_copy(update=changes)
-    return None if blind == example else blind
+    return without_candidate_pictures(example.model_copy(update=changes))
 
 
-def columns(task: Task, example: Any, seen: Verdict, blind: Verdict) -> dict[str, Any]:
+def without_candidate_pictures(example: Any) -> Any:
+    """The example with its own pictures, and without those of its candidates."""
+    if not getattr(example, "candidates", ()):
+        return example
+    bare = tuple(entity.model_copy(update={"images": ()}) for entity in example.candidates)
+    return example.model_copy(update={"candidates": bare})
+
+
+def columns(task: Task, example: Any, seen: Verdict, blind: Verdict, known: Known | None = None) -> dict[str, Any]:
     """The probe's columns of one answer, given with the picture and again without it.
 
     ``agreement_without_image``: agreement with gold of the answer given without the picture, null where it has none.
     ``image_delta``: the agreement with the picture less that, null unless both have one. ``answer_changed``: whether
-    the two say something else (see `verify.votes`), null unless both could be parsed.
+    the two say something else (see `verify.votes`), null unless both could be parsed. ``known``: see `agreement`.
     """
-    before = agreement(task, example, seen.answer) if seen.answer else None
-    after = agreement(task, example, blind.answer) if blind.answer else None
+    before = agreement(task, example, seen.answer, known) if seen.answer else None
+    after = agreement(task, example, blind.answer, known) if blind.answer else None
     parsed = seen.answer is not None and blind.answer is not None
     return {
         "agreement_without_image": after,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,9 @@ from .grounding import Found, PictureText, Where, as_json, evidence, grounded, o
 from .leaks import leak
 
 Status = Literal["kept", "quarantined", "failed"]
+
+#: Example id to the ids of the entities that are right, its gold among them (`tasks.known.KnownAnswers.ids`).
+Known = Mapping[str, Collection[str]]
 
 #: Why an answer is no knowledge: the parser's faults, and what is found after parsing.
 REASONS: tuple[str, ...] = (*get_args(FaultName), "ungrounded", "disagrees", "leak")
@@ -87,6 +90,7 @@ def verdict(
     min_agreement: float | None = None,
     require_grounded: bool = True,
     picture_text: PictureText = ocr_in_context,
+    known: Known | None = None,
 ) -> Verdict:
     """Decide on one answer.
 
@@ -98,6 +102,7 @@ def verdict(
             (inferred); False only measures.
         picture_text: reads the words in an example's pictures, for a value that is not in the text; by default
             they are those in its context (``ocr``).
+        known: other entities that are right as well, see `agreement`.
     """
     if prompt.answer_schema is None:
         return _of_free_text(prompt, example, schema, text, finish)
@@ -106,7 +111,7 @@ def verdict(
         return Verdict().because(parsed.name, parsed.detail)
     found = Verdict(
         answer=parsed.answer,
-        agreement=agreement(task, example, parsed.answer),
+        agreement=agreement(task, example, parsed.answer, known),
         evidence=evidence(task, example, schema, parsed.answer, picture_text),
         repaired=parsed.repaired is not None,
     )
@@ -130,7 +135,7 @@ def _of_free_text(prompt: Prompt, example: Any, schema: Any, text: str, finish: 
     return found.because("leak", said) if said else found
 
 
-def agreement(task: Task, example: Any, answer: Any) -> float | None:
+def agreement(task: Task, example: Any, answer: Any, known: Known | None = None) -> float | None:
     """How far an answer says what the gold says: 0 to 1 (an exact match), compared as the task's metric does.
 
     ``ner``: F1 of the typed spans by character offsets (1 if both are empty). ``attributes``: the share of
@@ -138,6 +143,10 @@ def agreement(task: Task, example: Any, answer: Any) -> float | None:
     F1 of the triples of a text. ``completion``, ``alignment``, ``linking``: the reciprocal rank of the gold entity,
     0 where it is left out; where gold is NIL, 1 or 0; F1 of the links (mention by offsets, first entity) where
     mentions were to be detected. None without gold, or where gold speaks of no slot.
+
+    Args:
+        known: entities that are right beside gold; they are taken out before ranking (filtered, see `eval.ranking`). An
+            answer that names nothing else is neither right nor wrong by this gold: None.
     """
     if example.gold is None:
         return None
@@ -156,7 +165,10 @@ def agreement(task: Task, example: Any, answer: Any) -> float | None:
         said_links, gold_links = _links(answer), _links(example.gold)
         return _f1(len(said_links & gold_links), len(said_links), len(gold_links))
     if task.key in ("completion", "alignment", "linking"):
-        return 1 / ranking_metric.rank(answer, example.gold)
+        others = set((known or {}).get(example.id, ())) - set(example.gold.ranking)
+        if answer.ranking and others.issuperset(answer.ranking):
+            return None
+        return 1 / ranking_metric.rank(answer, example.gold, others)
     raise DataFault(
         task.key, "its answers cannot be verified yet", "teach teachers/knowledge/verify.py to compare them"
     )

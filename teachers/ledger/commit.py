@@ -7,11 +7,14 @@ reply waits longer than two syncs (some milliseconds), however slowly or quickly
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import Condition, Thread
 
-from .ledger import Ledger
+from .ledger import Ledger, LedgerFull
 from .row import Row
+
+log = logging.getLogger(__name__)
 
 
 class Commit:
@@ -19,11 +22,12 @@ class Commit:
 
     Args:
         ledger: where they go.
-        told: called with the rows of each sync, in their order, from the thread that syncs.
+        told: called with the rows of each sync, in their order, from the thread that syncs. An
+            error of its own is logged once and ends nothing: a reply that was paid for is worth more than being
+            told of. (A `LedgerFull` that it raises counts as one.)
 
     Raises (from `add`, and at the end):
         LedgerFull: a row could not be written.
-        Exception: whatever ``told`` raised.
     """
 
     def __init__(self, ledger: Ledger, told: Callable[[list[Row]], None]) -> None:
@@ -32,6 +36,7 @@ class Commit:
         self._written: list[Row] = []
         self._closing = False
         self._error: Exception | None = None
+        self._logged = False
         self._thread = Thread(target=self._sync, name="ledger", daemon=True)
 
     def __enter__(self) -> Commit:
@@ -48,9 +53,9 @@ class Commit:
 
     def add(self, row: Row) -> None:
         """Write a row; it is on the disk soon after."""
+        self._ledger.write(row)
         if self._error is not None:
             raise self._error
-        self._ledger.write(row)
         with self._changed:
             self._written.append(row)
             self._changed.notify()
@@ -64,7 +69,17 @@ class Commit:
                 return
             try:
                 self._ledger.sync()
-                self._told(rows)
+                self._tell(rows)
             except Exception as error:  # the writing thread raises it
                 self._error = error
                 return
+
+    def _tell(self, rows: list[Row]) -> None:
+        try:
+            self._told(rows)
+        except LedgerFull:
+            raise
+        except Exception:
+            if not self._logged:
+                log.warning("what is told of saved replies failed; the run goes on", exc_info=True)
+            self._logged = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
@@ -52,13 +52,13 @@ class Opened:
 class Spent:
     """What all replies of a ledger used, the superseded ones too: all were paid.
 
-    ``uncounted``: keys of answers for which the engine reported no tokens.
+    ``uncounted``: how many replies were paid for though the engine reported no tokens, see `row.uncounted`.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    uncounted: list[str] = field(default_factory=list)
+    uncounted: int = 0
 
     def usage(self) -> Usage:
         """The sums."""
@@ -73,8 +73,7 @@ class Spent:
         self.prompt_tokens += row.prompt_tokens
         self.completion_tokens += row.completion_tokens
         self.cached_tokens += row.cached_tokens
-        if row.failure is None and not row.prompt_tokens and not row.completion_tokens:
-            self.uncounted.append(row.key)
+        self.uncounted += row.uncounted
 
 
 class _Entry(NamedTuple):
@@ -87,9 +86,11 @@ class _Entry(NamedTuple):
     max_tokens: int
 
     @property
-    def preference(self) -> int:
-        """A whole answer is better than a cut one, and that better than a failure."""
-        return 0 if self.failure else (1 if self.finish == "length" else 2)
+    def preference(self) -> tuple[int, int]:
+        """A whole answer is better than a cut one (of two, the one that was allowed more), that than a failure."""
+        if self.failure:
+            return 0, 0
+        return (1, self.max_tokens) if self.finish == "length" else (2, 0)
 
 
 class Ledger:
@@ -169,8 +170,8 @@ class Ledger:
         return entry is not None and entry.failure is not None
 
     def row(self, key: str) -> Row | None:
-        """The row that counts for a key: its last whole answer, else its last cut one, else its last
-        failure."""
+        """The row that counts for a key: its last whole answer, else of those cut the last with the largest
+        ``max_tokens``, else its last failure."""
         entry = self._index.get(_packed(key))
         if entry is None:
             return None

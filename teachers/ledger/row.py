@@ -92,6 +92,7 @@ class Facts(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    uncounted: bool
 
 
 class OtherForm(ValueError):
@@ -105,6 +106,10 @@ _LINE = re.compile(
     rb'"usage": \{"prompt_tokens": (\d+), "completion_tokens": (\d+), "cached_tokens": (\d+)\}, '
     rb'[^\n]*, "crc": "[0-9a-f]{8}"\}\n?' % (_WORD, _WORD)
 )
+
+
+#: In a row without words. Inside a text its quotes would be escaped.
+_SILENT = b'"text": "", "reasoning": "", "seconds": '
 
 
 def to_line(row: Row) -> bytes:
@@ -128,14 +133,23 @@ def facts(line: bytes) -> Facts | None:
         return None if row is None else of_row(row)
     key, finish, failure, limit, read, written, cached = found.groups()
     failed = None if failure is None else _WORDS[failure]
-    return Facts(key.decode(), _WORDS[finish], failed, int(limit), int(read), int(written), int(cached))
+    counts = int(read), int(written), int(cached)
+    blank = not any(counts[:2]) and (failed is None or _SILENT not in line)
+    return Facts(key.decode(), _WORDS[finish], failed, int(limit), *counts, blank)
 
 
 def of_row(row: Row) -> Facts:
     """The same of a row in hand."""
     usage = row.usage
     counts = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    return Facts(row.key, row.finish, row.failure, row.max_tokens, *counts)
+    return Facts(row.key, row.finish, row.failure, row.max_tokens, *counts, uncounted(row))
+
+
+def uncounted(reply: Reply | Row) -> bool:
+    """Whether a reply was paid for though its engine counted no tokens: it is no failure, or one with words in it."""
+    usage = reply.usage
+    said = reply.text or reply.reasoning or reply.failure is None
+    return bool(said) and not usage.prompt_tokens and not usage.completion_tokens
 
 
 def of_line(line: bytes) -> Row | None:

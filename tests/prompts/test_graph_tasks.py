@@ -209,6 +209,20 @@ def test_which_of_several_places_is_meant_is_said():
     assert "Mention: Paris\n" in text_of(ask(find("linking/zero_shot"), once))
 
 
+@pytest.mark.parametrize(
+    ("text", "start", "place"),
+    [
+        ("BM-14 and M-14", 10, ""),
+        ("M-14s , M-14 or M-14 ?", 16, " (number 2 of the 2 places where it stands)"),
+        ("BM-14 and M-14", 1, " (number 1 of the 2 places where it stands)"),  # marked inside a word: all count
+    ],
+)
+def test_only_whole_words_count_as_places(text, start, place):
+    mention = linking.Mention(text="M-14", type="", start=start, end=start + 4)
+    example = LINK.model_copy(update={"text": text, "mention": mention})
+    assert f"Mention: M-14{place}\n" in text_of(ask(find("linking/zero_shot"), example))
+
+
 @pytest.mark.parametrize("mode", ["zero_shot", "few_shot", "queries"])
 def test_none_is_offered_only_where_it_may_be(mode):
     template = find(f"linking/{mode}")
@@ -384,6 +398,16 @@ def read(task, text, finish="stop", schema=None):
         ("0", None, "lines"),
         ("It plays in California, so not 3.\nAnswer: 1", "/m/1", "lines+extra_keys"),
         ("1\n1", "/m/1", "lines+extra_keys"),
+        ('{"choice": {"number": 1}}', "/m/1", "object"),
+        ('{"choice": {"number": "1", "name": "Los Angeles Lakers"}}', "/m/1", "object+numbers"),
+        ('{"choice": {"number": 0}}', None, "object"),
+        ('{"choice": "3. Paris"}', "/m/3", "names"),
+        ('{"choice": "1. the team of Kobe"}', "/m/1", "names"),
+        ('{"choice": "1) the team of Kobe"}', "/m/1", "names"),
+        ('{"choice": "0: none of them"}', None, "names"),
+        ("1 - because he plays there", "/m/1", "lines+names"),
+        ("The answer is candidate 1, Los Angeles Lakers.", "/m/1", "lines+names"),
+        ("1 - The entity is a team.\n2 - It is no town.\nAnswer: 1", "/m/1", "lines+extra_keys"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("task", ["alignment", "linking"])
@@ -410,7 +434,20 @@ def test_one_choice(task, text, id, repaired):
         ('{"choice": true}', "stop", "schema"),
         ('{"choice": 1.5}', "stop", "schema"),
         ('{"choice": 1e999}', "stop", "schema"),
-        ('{"choice": {"number": 1}}', "stop", "schema"),
+        ('{"choice": {"number": {"number": 1}}}', "stop", "schema"),
+        ('{"choice": {"number": 2, "name": "Los Angeles Lakers"}}', "stop", "schema"),
+        ('{"choice": {"number": 0, "name": "Los Angeles Lakers"}}', "stop", "schema"),
+        ('{"choice": {"number": 9}}', "stop", "unknown_label"),
+        ('{"choice": {"id": 1}}', "stop", "schema"),
+        ('{"choice": "2, 3"}', "stop", "schema"),
+        ('{"choice": "1-3"}', "stop", "schema"),
+        ('{"choice": "1 - 3"}', "stop", "schema"),
+        ('{"choice": "1.5"}', "stop", "schema"),
+        ('{"choice": "2 or 3"}', "stop", "schema"),
+        ('{"choice": "3:10 to Yuma"}', "stop", "unknown_label"),
+        ('{"choice": "1, the team"}', "stop", "unknown_label"),
+        ('{"choice": "2. 7 teams"}', "stop", "unknown_label"),
+        ("1 - 3", "stop", "schema"),
         ('{"choice": [1, 2]}', "stop", "schema"),
         ('{"choice": []}', "stop", "schema"),
         ('{"choice": "PARIS"}', "stop", "schema"),
@@ -452,7 +489,11 @@ def test_none_is_a_fault_where_the_schema_has_no_nil(text):
         ("Ranking: 2, 1.", (2, 1), "lines"),
         ("1. 76ers\n2. Los Angeles Lakers", (2, 1), "lines+names"),
         ("76ers", (2,), "lines+names"),
+        ("1. 76ers", (2,), "lines+names"),
+        ("1. Denton, Texas", (7,), "lines+names"),
         ("Denton, Texas", (7,), "lines+names"),
+        ('{"ranking": [{"number": 2}, {"number": 1, "name": "Los Angeles Lakers"}]}', (2, 1), "object"),
+        ('{"ranking": ["3. Paris", "4. PARIS"]}', (3, 4), "names"),
     ],
 )
 def test_a_ranking(text, numbers, repaired):

@@ -132,11 +132,11 @@ def test_mentions_are_aligned_and_put_in_reading_order(read):
         }
     )
     parsed = read(text)
-    # "Kobe" is said before "Kobe Bryant" and takes the first place; the longer mention still gets its own.
+    # "Kobe" is said before "Kobe Bryant", but the longer mention takes its place first.
     assert said(parsed) == [
-        ("Kobe", "PER", 0),
         ("Kobe Bryant", "PER", 0),
         ("Los Angeles", "LOC", 21),
+        ("Kobe", "PER", 37),
         ("Staples Center", "LOC", None),
     ]
     assert parsed.ungrounded == ("Staples Center",)
@@ -147,6 +147,22 @@ def test_mentions_are_aligned_and_put_in_reading_order(read):
 def test_one_place_with_two_types_is_kept_as_said(read):
     text = '{"entities": [{"text": "Los Angeles", "type": "LOC"}, {"text": "Los Angeles", "type": "MISC"}]}'
     assert said(read(text)) == [("Los Angeles", "LOC", 21), ("Los Angeles", "MISC", 21)]
+
+
+@pytest.mark.parametrize("text", [
+    '{"LOC": ["New York"], "MISC": ["New York Times"]}',
+    '{"MISC": ["New York Times"], "LOC": ["New York"]}',
+    "New York | LOC\nNew York Times | MISC",
+])  # fmt: skip
+def test_a_shorter_name_is_not_sought_in_a_longer_one(read, text):
+    post = ner.Example(id="1", text="The New York Times moved within New York today")
+    assert said(read(text, example=post)) == [("New York Times", "MISC", 4), ("New York", "LOC", 32)]
+
+
+def test_a_name_inside_another_is_found_where_it_stands_nowhere_else(read):
+    post = ner.Example(id="1", text="The New York Times")
+    text = '{"LOC": ["New York"], "MISC": ["New York Times"]}'
+    assert said(read(text, example=post)) == [("New York", "LOC", 4), ("New York Times", "MISC", 4)]
 
 
 # --- attributes ---

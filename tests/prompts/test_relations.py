@@ -17,10 +17,17 @@ from magister.tasks.relations import Answer, Example, RelationType, Schema, Trip
 
 SCHEMA = Schema(
     relations=(
-        RelationType(name="/per/org/member_of", title="works for", guideline="From person to organization."),
+        RelationType(
+            name="/per/org/member_of",
+            title="works for",
+            guideline="From person to organization.",
+            head="person",
+            tail="organization",
+        ),
         RelationType(name="/per/per/alternate_names", title="same person", guideline="Two names of one person."),
         RelationType(name="/org/org/alternate_names", title="same organization", guideline="Two names of one."),
         RelationType(name="located-at", title="located at", guideline="Where it is."),
+        RelationType(name="contain", title="contains", guideline="Lies inside.", head="place", tail="place"),
     )
 )
 TEXT = "Kobe Bryant joins the Lakers in Los Angeles , # Kobe"
@@ -90,10 +97,32 @@ def read(text, example, finish="stop"):
         ("None\n\nThe two merely stand side by side.", "None", "lines+extra_keys"),
         ("- Kobe Bryant | works for | Lakers", "/per/org/member_of", "lines+labels+restated"),
         ("Lakers | works for | Kobe Bryant", "/per/org/member_of", "lines+labels+reversed"),
+        ("works for - he joins the Lakers", "/per/org/member_of", "lines+extra_keys+labels"),
+        ("**located-at** – as said", "located-at", "lines+extra_keys"),
+        ("none - they only stand side by side", "None", "lines+extra_keys+labels"),
     ],
 )
 def test_labels_of_a_pair(text, label, repaired):
     assert read(text, PAIR) == Parsed(Answer(relation=label), repaired)
+
+
+@pytest.mark.parametrize("label", ["contain", "located-at", "/per/per/alternate_names", "None"])
+def test_a_label_from_tail_to_head_needs_ends_of_two_types(label):
+    """Lakers | contain | Kobe Bryant does not say that Kobe Bryant contains the Lakers."""
+    for text in (
+        f"Lakers | {label} | Kobe Bryant",
+        f'{{"head": "Lakers", "relation": "{label}", "tail": "Kobe Bryant"}}',
+    ):
+        found = read(text, PAIR)
+        assert isinstance(found, Fault), found
+        assert found.name == "schema"
+
+
+@pytest.mark.parametrize(
+    "text", ["not works for - no", "he works - for the Lakers", "works for - yes\nNone - no\nNone"]
+)
+def test_prose_with_a_dash_is_no_label(text):
+    assert isinstance(read(text, PAIR), Fault)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +328,8 @@ def test_a_pair_is_asked_by_its_names_a_text_without():
 
 def test_queries_ask_from_the_head_or_of_the_whole_text():
     pair = asked("queries", PAIR)[-1].text
-    assert '1. [/per/org/member_of] To whom or what does "Kobe Bryant" have the relation "works for"?' in pair
+    question = 'To whom or what does "Kobe Bryant" have the relation "works for" (person to organization)?'
+    assert f"1. [/per/org/member_of] {question}" in pair
     system = asked("queries", JOINT, wording=2)[0].text
     assert "4. [located-at] Complete the triple with names from the text: (?, located at, ?)." in system
 

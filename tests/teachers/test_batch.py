@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from magister.prompts.messages import Message, Part, Prompt
 from magister.tasks.images import Image
 from magister.teachers.engines import batch
-from magister.teachers.engines.batch import BatchTeacher
+from magister.teachers.engines.batch import BatchTeacher, FolderBusy
 from magister.teachers.teacher import Request
 from PIL import Image as Pillow
 
@@ -190,6 +190,64 @@ def test_what_was_not_answered_is_asked_again_once(tmp_path, came):
     assert run(tmp_path, [one])["q"].text == "echo: q"
 
 
+def refused(line: dict, status: int, message: str) -> dict:
+    return {"custom_id": line["custom_id"], "response": {"status_code": status, "body": error(message)}, "error": None}
+
+
+def test_a_403_by_moderation_is_a_refusal_and_final(tmp_path):
+    run(tmp_path, REQUESTS[:1])
+    put(tmp_path, "a.jsonl", refused(asked(tmp_path)[0], 403, "Your input was flagged by moderation"))
+    assert run(tmp_path, REQUESTS[:1])["q0"].failure == "refused"
+    assert len(asked(tmp_path)) == 1
+
+
+def test_a_request_file_that_is_there_twice_counts_once(tmp_path):
+    run(tmp_path, REQUESTS[:1])
+    (tmp_path / "requests-00002.jsonl").write_bytes((tmp_path / "requests-00001.jsonl").read_bytes())
+    put(tmp_path, "a.jsonl", refused(asked(tmp_path)[0], 500, "oops"))
+    run(tmp_path, REQUESTS[:1])
+    assert [line["custom_id"] for line in asked(tmp_path)] == ["q0", "q0", "q0.try2"]
+
+
+def test_two_runs_on_one_folder_are_refused_by_name(tmp_path):
+    def during():
+        yield REQUESTS[0]
+        with pytest.raises(FolderBusy, match="another run"):
+            run(tmp_path)
+        yield REQUESTS[1]
+
+    assert len(list(BatchTeacher(tmp_path, "m").generate(during()))) == 2
+    assert [line["custom_id"] for line in asked(tmp_path)] == ["q0", "q1"]
+    run(tmp_path)
+
+
+def test_a_refused_form_is_asked_again_in_the_form_that_is_taken(tmp_path):
+    wanted = [request("q", answer_schema={"type": "object"})]
+    run(tmp_path, wanted)
+    put(tmp_path, "1.jsonl", refused(asked(tmp_path)[0], 400, "Use 'max_completion_tokens' instead"))
+    assert run(tmp_path, wanted)["q"].failure == "pending"
+    second = asked(tmp_path)[1]
+    assert (second["custom_id"], second["body"]["max_completion_tokens"]) == ("q.try2", 9)
+    assert second["body"]["response_format"]["type"] == "json_schema"
+    put(tmp_path, "2.jsonl", refused(second, 400, "json_schema is not supported"))
+    assert run(tmp_path, wanted)["q"].failure == "pending"
+    third = asked(tmp_path)[2]
+    assert third["body"]["response_format"] == {"type": "json_object"}
+    assert "max_tokens" not in third["body"]
+    put(tmp_path, "3.jsonl", refused(third, 400, "temperature: must be at least 1"))
+    assert run(tmp_path, wanted)["q"].failure == "rejected"
+    assert len(asked(tmp_path)) == 3
+
+
+def test_foreign_identifiers_and_folders_among_the_answers_are_counted(tmp_path):
+    run(tmp_path)
+    put(tmp_path, "a.jsonl", answer(asked(tmp_path)[0] | {"custom_id": "q0.try" + "9" * 5000}))
+    (tmp_path / "answers" / "z.jsonl").mkdir()
+    notes = run(tmp_path)["notes"]
+    assert notes["answers_to_requests_that_were_never_asked"] == 1
+    assert notes["files_in_answers_that_are_not_jsonl"] == 1
+
+
 def test_a_raised_limit_asks_again_only_what_was_cut(tmp_path):
     short = [request("one", max_tokens=3), request("one two three four", max_tokens=3)]
     run(tmp_path, short)
@@ -230,7 +288,7 @@ def test_a_run_that_breaks_off_leaves_no_half_file(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         list(BatchTeacher(tmp_path, "m").generate(some()))
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["batch.lock"]
     (tmp_path / "requests-00001.jsonl.part").write_bytes(b"left by a kill -9")
     run(tmp_path)
     assert len(asked(tmp_path)) == 7

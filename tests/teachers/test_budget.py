@@ -170,5 +170,37 @@ def test_what_is_pending_stays_reserved():
     assert meter.fits(request("a", max_tokens=30))
     meter.start(request("a", max_tokens=30))
     assert not meter.fits(request("b", max_tokens=1))
-    meter.settle(request("a", max_tokens=30), Usage(), "")
+    meter.settle(request("a", max_tokens=30), Reply(key="a", finish="error", failure="transport"))
     assert meter.fits(request("b", max_tokens=30))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"text": "four"}, 1),
+        ({"text": "", "reasoning": "long thought"}, 3),
+        ({"text": ""}, 0),
+        ({"text": "half an answer", "finish": "error", "failure": "transport"}, 4),
+        ({"text": "", "reasoning": "hmm.", "finish": "error", "failure": "refused"}, 1),
+        ({"text": "", "finish": "error", "failure": "transport"}, None),
+        ({"text": "", "finish": "error"}, None),
+    ],
+)
+def test_without_counts_the_same_is_estimated_live_and_after_a_resume(tmp_path, fields, words):
+    """The prompt and all words, where there are words or no failure; a request that failed in silence costs nothing."""
+    teacher = FakeTeacher(lambda r: Reply(key=r.key, **fields))
+    first = run(teacher, tmp_path / "c", 3)
+    expected = 0 if words is None else sum(count_tokens(r) + words for r in teacher.asked)
+    assert first.spent.startswith(f"{expected:,} tokens")
+    assert run(teacher, tmp_path / "c", 3).spent == first.spent
+    assert len(teacher.asked) == 3
+
+
+def test_superseded_replies_without_counts_are_estimated_by_their_own_words(tmp_path):
+    cut = FakeTeacher(lambda r: Reply(key=r.key, text="x" * 400, finish="length"))
+    run(cut, tmp_path / "c", 1, max_tokens=100)
+    whole = FakeTeacher(lambda r: Reply(key=r.key, text=right(r)))
+    spent = run(whole, tmp_path / "c", 1, max_tokens=200).spent
+    expected = 2 * count_tokens(cut.asked[0]) + 100 + -(-len(right(cut.asked[0])) // 4)
+    assert spent.startswith(f"{expected:,} tokens")
+    assert run(whole, tmp_path / "c", 1, max_tokens=200).spent == spent

@@ -101,6 +101,21 @@ def test_pictures_by_their_content(tmp_path):
     assert len(hashes((red, gone, blue))) == 2
 
 
+def test_pictures_are_compared_where_the_same_is_asked():
+    red = (Image.of_bytes(b"red"),)
+    ann, bob = Entity(id="ann", images=red), Entity(id="bob", images=red)
+    asked = [("1", ann, "r", "tail"), ("2", ann, "s", "tail"), ("3", ann, "r", "head"), ("4", ann, "r", "tail")]
+    asked += [("5", bob, "r", "tail"), ("6", bob, "t", "tail")]
+    triples = [completion.Example(id=i, given=e, relation=Relation(name=r), asked=a) for i, e, r, a in asked]
+    assert image_duplicates(triples) == {"5": "1"}
+    text = "Ann meets Bob in Rome"
+    a, b, c = (ner.Entity(text=w, type="", start=text.index(w), end=text.index(w) + len(w)) for w in text.split()[::2])
+    pairs = [
+        relations.Example(id=i, text=text, pair=p, images=red) for i, p in (("1", (a, b)), ("2", (a, c)), ("3", (a, b)))
+    ]
+    assert image_duplicates(pairs) == {"3": "1"}
+
+
 def test_many_posts_are_compared_in_seconds():
     """10,000 posts that all begin alike; every tenth repeats an earlier one but for its last word."""
     rng = random.Random(0)

@@ -19,6 +19,7 @@ from magister.tasks.images import Image, ImageFault
 from magister.tasks.ner import TASK
 from magister.tasks.readers import jsonl
 from magister.tasks.task import DataFault
+from magister.teachers.generation.budget import Budget
 from magister.teachers.generation.generate import FAILURES, Interrupted, Stopped, generate
 from magister.teachers.generation.plan import Pool
 from magister.teachers.generation.run import retry, verify
@@ -298,6 +299,40 @@ def test_verified_again_without_asking(tmp_path):
         run(deaf, tmp_path / "c", others, only=())
 
 
+def test_what_was_never_asked_stays_a_row_when_the_others_are_verified_again(tmp_path):
+    first = run(FakeTeacher(), tmp_path / "c", budget=Budget(tokens=700))
+    assert 0 < first.failed["over_budget"] < 6
+    for only in ((), ("loop",)):
+        again = run(FakeTeacher(), tmp_path / "c", only=only)
+        assert (again.failed, again.kept, again.pending) == (first.failed, first.kept, 0)
+    assert corpus.stats(tmp_path / "c")["rows"] == 6
+    assert run(FakeTeacher(), tmp_path / "c", only=("over_budget",)).kept == 6
+
+
+def test_a_kept_row_whose_picture_is_gone_is_not_lost_by_verifying_again(tmp_path):
+    examples = [example(0, images=(picture(tmp_path / "a.png"),)), example(1)]
+    run(FakeTeacher(), tmp_path / "c", examples)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataFault, match=r"kept row for example e0 .* cannot be asked any more"):
+        run(FakeTeacher(), tmp_path / "c", examples, only=())
+    assert [row["status"] for row in corpus.rows(tmp_path / "c")] == ["kept", "kept"]
+
+
+def test_a_probe_that_failed_is_retried_too(tmp_path):
+    def says(request):
+        if any(m.images for m in request.prompt.messages):
+            return right(request)
+        return Reply(key=request.key, finish="error", failure="transport")
+
+    examples = [example(0, images=(picture(tmp_path / "a.png"),))]
+    run(FakeTeacher(says), tmp_path / "c", examples, probe=True)
+    assert next(corpus.rows(tmp_path / "c"))["answer_changed"] is None
+    teacher = FakeTeacher()
+    run(teacher, tmp_path / "c", examples, probe=True, only=("transport",))
+    assert len(teacher.asked) == 1
+    assert next(corpus.rows(tmp_path / "c"))["answer_changed"] is False
+
+
 def test_a_miscount_is_an_error_of_its_own():
     with pytest.raises(Miscount, match="3 rows were asked for, 2 came out"):
         Summary(asked=3, kept=1, failed={"refused": 1})
@@ -458,6 +493,7 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from fake_teacher import SCHEMA, FakeTeacher, example, right
 from magister.tasks.ner import TASK
+from magister.teachers.generation.budget import Budget
 from magister.teachers.generation.generate import generate
 
 def slow(request):
@@ -565,7 +601,6 @@ def test_a_run_with_other_settings_is_told_what_differs(tmp_path):
         ({"prompts": both[:1]}, r"the prompt ner/queries\.v1 is missing"),
         ({"examples": EXAMPLES[:3]}, "there were 4 examples, now 3"),
         ({"examples": EXAMPLES[::-1]}, "the first 4 examples are others"),
-        ({"demonstrations": [example(9, "words Rome")]}, "demonstrations was null"),
     ):
         options = {"teacher": FakeTeacher(), "examples": EXAMPLES[:4], "prompts": both} | change
         with pytest.raises(DataFault, match=said):
@@ -583,6 +618,15 @@ def test_a_run_may_grow(tmp_path):
     assert (grown.asked, grown.resumed, grown.replies) == (12, 2, 10)
 
 
+def test_a_run_may_grow_by_a_template_that_shows_worked_examples(tmp_path):
+    teacher, shown = FakeTeacher(), [example(9, "words of Rome")]
+    run(teacher, tmp_path / "c")
+    grown = run(teacher, tmp_path / "c", prompts=("zero_shot", "few_shot"), demonstrations=shown)
+    assert (grown.asked, grown.resumed, grown.replies) == (12, 6, 6)
+    with pytest.raises(DataFault, match="demonstrations was"):
+        run(teacher, tmp_path / "c", prompts=("zero_shot", "few_shot"), demonstrations=[example(8, "seen Rome")])
+
+
 def test_replies_to_questions_that_changed_are_said(tmp_path):
     teacher = FakeTeacher(lambda r: '{"entities": []}')
     run(teacher, tmp_path / "c")
@@ -598,6 +642,7 @@ def test_replies_to_questions_that_changed_are_said(tmp_path):
         ({"prompts": ("zero_shot", "ner/zero_shot.v1")}, "named twice"),
         ({"prompts": ("attributes/zero_shot",)}, "is a prompt of 'attributes', not of 'ner'"),
         ({"prompts": ("judge",)}, "asks about a given answer"),
+        ({"prompts": ("queries",), "samples": 4}, "4 samples at temperature 0 ask the very same .3 wordings"),
     ],
 )
 def test_what_cannot_be_run_is_refused_first(tmp_path, options, said):
@@ -699,7 +744,8 @@ def test_a_corpus_is_made_retried_verified_and_exported_by_its_folder_alone(name
 
 def test_the_card_says_the_command_and_the_command_makes_it_again(named):
     teacher, call = named
-    words = ["generate", "ner", "d.jsonl", "--teacher", "fake", "--prompts", "zero_shot,queries", "--out", "c",
+    prompts = "ner/zero_shot.v1,ner/queries.v1"
+    words = ["generate", "ner", "d.jsonl", "--teacher", "fake", "--prompts", prompts, "--out", "c",
              "--samples", "2", "--limit", "3", "--temperature", "0.5", "--budget-tokens", "900000"]  # fmt: skip
     call(*words)
     asked = len(teacher.asked)

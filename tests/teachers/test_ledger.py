@@ -341,14 +341,46 @@ def test_a_disk_that_refuses_to_sync_loses_no_count(tmp_path, monkeypatch):
         assert told == []
 
 
-def test_what_the_told_raise_reaches_the_writer(tmp_path):
-    def told(rows):
-        raise RuntimeError("the printer is on fire")
+def test_what_the_told_raise_ends_nothing_and_is_logged_once(tmp_path, caplog):
+    told = []
+
+    def tell(rows):
+        told.extend(rows)
+        raise BrokenPipeError("the printer is on fire")
 
     with Ledger(tmp_path / "l.jsonl") as ledger:
-        with pytest.raises(RuntimeError, match="on fire"), Commit(ledger, told) as commit:
+        with Commit(ledger, tell) as commit:
+            for number in range(20):
+                commit.add(row(request(str(number))))
+                time.sleep(0.002)
+        assert len(ledger) == len(told) == 20
+    assert len(caplog.records) == 1
+    assert "on fire" in caplog.text
+
+
+def test_a_full_ledger_that_the_told_find_stops_but_what_came_is_written(tmp_path):
+    def tell(rows):
+        raise LedgerFull(tmp_path, "the other disk is full", "make room")
+
+    def go():
+        with Ledger(tmp_path / "l.jsonl") as ledger, Commit(ledger, tell) as commit:
             commit.add(row(request("1")))
-        assert len(ledger) == 1
+            commit._thread.join(5)
+            commit.add(row(request("2")))
+
+    with pytest.raises(LedgerFull, match="other disk"):
+        go()
+    assert len(list(read(tmp_path / "l.jsonl"))) == 2
+
+
+def test_of_answers_cut_by_length_the_one_that_was_allowed_more_counts(tmp_path):
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        for text, limit in (("long", 20), ("short", 10), ("long again", 20), ("shortest", 5)):
+            ledger.append(row(request(max_tokens=limit), text, finish="length"))
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        assert ledger.row(request().key).text == "long again"
+        assert ledger.settled(request(max_tokens=20))
+        assert not ledger.settled(request(max_tokens=21))
 
 
 def test_a_second_opening_is_refused_by_name(tmp_path):

@@ -106,10 +106,10 @@ def test_health_counts_like_a_plain_list(events):
 def test_an_endpoint_is_given_up_soon_if_it_never_answered_and_late_if_it_did():
     clock = Clock()
     health = Health(clock)
-    for _ in range(4):
+    for _ in range(5):
         health.error("ConnectError", "refused", unreachable=True)
     assert not health.gone(300)
-    health.error("ConnectError", "refused", unreachable=True)
+    health.failed_probes = limits.NEVER
     assert "5 x ConnectError" in health.gone(300)
     assert "5 of the last 5" in health.gone(300)
     assert "never answered" in health.gone(300)
@@ -141,16 +141,16 @@ def test_the_gate_bounds_what_is_under_way_and_keeps_the_order():
     async def scene():
         gate, order, most = Gate(Limits(3)), [], 0
 
-        async def call(i):
+        async def one(i):
             nonlocal most
-            await gate.enter()
+            call = await gate.enter()
             order.append(i)
             most = max(most, gate.under_way)
             await asyncio.sleep(0.002)
             gate.success()
-            gate.leave()
+            gate.leave(call)
 
-        await asyncio.gather(*(call(i) for i in range(20)))
+        await asyncio.gather(*(one(i) for i in range(20)))
         return order, most, gate.under_way
 
     assert go(scene()) == (list(range(20)), 3, 0)
@@ -160,9 +160,9 @@ def test_a_429_makes_everyone_wait_and_the_burst_cuts_once(caplog):
     async def scene():
         gate = Gate(Limits(16), "host")
         first = [await gate.enter() for _ in range(16)]
-        for cuts in first:
-            gate.slow_down(cuts, 0.2, "slow down")
-            gate.leave()
+        for call in first:
+            gate.slow_down(call, 0.2, "slow down")
+            gate.leave(call)
         started = time.monotonic()
         await gate.enter()
         return gate.limits.width.now, time.monotonic() - started
@@ -181,21 +181,46 @@ def test_a_closed_gate_lets_one_probe_through_and_opens_on_its_answer(monkeypatc
     async def scene():
         gate = Gate(Limits(16))
         gate.limits.health.ever = True
-        for _ in range(limits.LEAST):
-            await gate.enter()
-        for _ in range(limits.LEAST):
-            gate.error("HTTP 500", "oops")
-            gate.leave()
+        for call in [await gate.enter() for _ in range(limits.LEAST)]:
+            gate.error(call, "HTTP 500", "oops")
+            gate.leave(call)
         assert gate.closed
         waiting = [asyncio.ensure_future(gate.enter()) for _ in range(5)]
         await asyncio.sleep(0.4)
         probing = gate.under_way
         gate.success()
-        gate.leave()
+        gate.leave(waiting[0].result())
         await asyncio.gather(*waiting)
         return probing, gate.under_way, gate.closed
 
     assert go(scene()) == (1, 4, False)
+
+
+def test_an_older_call_that_hangs_neither_holds_up_the_probe_nor_ends_the_run(monkeypatch):
+    monkeypatch.setattr(limits, "backoff", lambda *_: 0.0)
+
+    async def scene():
+        gate = Gate(Limits(16, patience=0.05))
+        gate.limits.health.ever = True
+        hanging, *failing = [await gate.enter() for _ in range(limits.LEAST + 2)]
+        for call in failing[:-1]:
+            gate.error(call, "HTTP 500", "restarting")
+            gate.leave(call)
+        assert gate.closed
+        await asyncio.sleep(0.1)  # longer than the patience, but nobody was asked
+        gate.error(failing[-1], "HTTP 500", "restarting")
+        gate.leave(failing[-1])
+        assert gate.stopped is None
+        probe = await asyncio.wait_for(gate.enter(), 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(gate.enter(), 0.2)
+        gate.error(probe, "HTTP 500", "still down")
+        gate.leave(probe)
+        assert gate.under_way == 1
+        gate.leave(hanging)
+        return gate.stopped
+
+    assert "still down" in str(go(scene()))
 
 
 def test_a_stopped_gate_turns_all_away():
@@ -218,8 +243,7 @@ def test_requests_a_minute_hold_in_real_time():
         gate = Gate(Limits(8, rpm=1200))  # 60 at once, then 19 a second
         started = time.monotonic()
         for _ in range(70):
-            await gate.enter()
-            gate.leave()
+            gate.leave(await gate.enter())
         return time.monotonic() - started
 
     assert 0.45 <= go(scene()) < 5
@@ -228,12 +252,12 @@ def test_requests_a_minute_hold_in_real_time():
 def test_a_cancelled_waiter_does_not_hold_up_the_line():
     async def scene():
         gate = Gate(Limits(1))
-        await gate.enter()
+        first = await gate.enter()
         one, two = asyncio.ensure_future(gate.enter()), asyncio.ensure_future(gate.enter())
         await asyncio.sleep(0)
         one.cancel()
         await asyncio.sleep(0)
-        gate.leave()
+        gate.leave(first)
         await two
         return gate.under_way
 

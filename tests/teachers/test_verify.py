@@ -13,7 +13,8 @@ from magister.tasks.graph import Entity, Ranking, Relation
 from magister.tasks.task import DataFault, Task
 from magister.teachers.knowledge.grounding import Found, evidence, grounded
 from magister.teachers.knowledge.leaks import leak
-from magister.teachers.knowledge.verify import REASONS, agreement, same, verdict, votes, weight
+from magister.teachers.knowledge.probe import columns
+from magister.teachers.knowledge.verify import REASONS, Verdict, agreement, same, verdict, votes, weight
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_teacher import SCHEMA, example
@@ -268,6 +269,24 @@ def test_agreement_of_rankings_is_the_reciprocal_rank(key, ranking, score):
     answer = module.Answer(ranking=ranking)
     assert agreement(module.TASK, ASKED[key], answer) == pytest.approx(score)
     assert evidence(module.TASK, ASKED[key], None, answer) == ()
+
+
+@pytest.mark.parametrize(
+    ("ranking", "score"),
+    [(("a", "b"), 1.0), (("x", "a", "b"), 0.5), (("a",), None), (("a", "x"), 0.0), ((), 0.0), (("b", "a"), 1.0)],
+)
+def test_other_right_answers_are_taken_out_before_ranking(ranking, score):
+    """``a`` is as right as gold, ``b``; what names nothing but ``a`` cannot be judged by this gold."""
+    asked = ASKED["completion"]
+    asked = asked.model_copy(update={"candidates": tuple(Entity(id=i) for i in "abx")})
+    answer, known = completion.Answer(ranking=ranking), {"c": frozenset("ab"), "other": frozenset("x")}
+    assert agreement(completion.TASK, asked, answer, known) == score
+    assert columns(completion.TASK, asked, Verdict(answer=answer), Verdict(), known)["image_delta"] is None
+    if ranking == ("a",):
+        said = prompt(completion.answer_schema(None, asked))
+        for facts, status in ((known, "kept"), (None, "quarantined")):
+            found = verdict(completion.TASK, asked, None, said, '{"ranking": [1]}', min_agreement=0.5, known=facts)
+            assert found.status == status
 
 
 def test_agreement_where_gold_says_that_there_is_none():
