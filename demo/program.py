@@ -184,10 +184,14 @@ class Demo:
         """Our own template folder on the path, as the printed commands have it; and quiet libraries."""
         before = os.environ.get(FOLDERS_VARIABLE)
         os.environ[FOLDERS_VARIABLE] = str(self.sampler / "prompts")
+        ours = logging.getLogger("magister")
+        level = ours.level
+        ours.setLevel(logging.ERROR)
         _quiet()
         try:
             yield
         finally:
+            ours.setLevel(level)
             del os.environ[FOLDERS_VARIABLE]
             if before is not None:
                 os.environ[FOLDERS_VARIABLE] = before
@@ -203,4 +207,3 @@ def _quiet() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("magister").setLevel(logging.ERROR)

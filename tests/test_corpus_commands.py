@@ -160,7 +160,11 @@ def test_ctrl_c_says_what_is_saved(tmp_path: Path) -> None:
     with StubServer(latency=0.3) as slow:
         words = f"generate ner {ROOT / 'demo' / 'posts.jsonl'} --out c --concurrency 1 --teacher openai:x@{slow.url}"
         process = subprocess.Popen(
-            [sys.executable, "-m", "magister.cli", *shlex.split(words)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "magister.cli", *shlex.split(words)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
         )
         until = time.monotonic() + 60
         while time.monotonic() < until and not (tmp_path / "c" / "ledger.jsonl").exists():

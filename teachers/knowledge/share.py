@@ -69,11 +69,11 @@ def push(folder: Path, repo_id: str, private: bool = True) -> str:
     Raises:
         DataFault: the folder is no corpus, ``HF_HUB_OFFLINE`` is set, or the hub does not take it.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise DataFault(repo_id, "nothing is sent while HF_HUB_OFFLINE is set", "unset it to push")
     counts = stats(folder)
     if not (Path(folder) / CARD).is_file():
         raise DataFault(str(folder), f"has no {CARD}", "build it again: a corpus is not published without its card")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise DataFault(repo_id, "nothing is sent while HF_HUB_OFFLINE is set", "unset it to push")
     from huggingface_hub import HfApi
 
     api = HfApi()

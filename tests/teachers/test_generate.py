@@ -567,7 +567,9 @@ def test_many_processes_at_once_cannot_harm_a_folder(tmp_path):
 
 
 def test_ctrl_c_of_a_real_process(tmp_path):
-    process = subprocess.Popen(child(tmp_path), stderr=subprocess.PIPE, text=True)
+    # A background job's children ignore Ctrl-C; this one must not.
+    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(child(tmp_path), stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     wait_for_lines(tmp_path / "c" / "ledger.jsonl", 10)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
