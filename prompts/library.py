@@ -127,6 +127,11 @@ def templates(task: str | None = None, first: Sequence[str | Path] = ()) -> list
     return sorted(loaded, key=lambda t: (t.front.task, t.front.mode, t.version))
 
 
+def full_name(name: str, task: str) -> str:
+    """The name with its task's folder before it: ``zero_shot`` is ``ner/zero_shot`` among the prompts of ``ner``."""
+    return name if "/" in name else f"{task}/{name}"
+
+
 def find(name: str, first: Sequence[str | Path] = ()) -> Template:
     """The template of that name; without a version, the latest of the first folder that has the name.
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from .images import Image
 from .record import Record
-from .task import Task
+from .task import Task, closed_object
 
 #: How an attribute's value is stated: copied from the text, written freely, or chosen out of a closed list.
 ValueType = Literal["verbatim", "free", "one_of"]
@@ -85,12 +85,7 @@ def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
         if attribute.type == "one_of":
             value = {"type": "string", "enum": list(attribute.options)}
         properties[name] = {"anyOf": [value, {"type": "null"}]}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed_object(properties)
 
 
 TASK = Task(

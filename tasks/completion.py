@@ -9,7 +9,7 @@ from pydantic import Field
 from .graph import Entity, Ranking, Relation
 from .images import Image
 from .record import Record
-from .task import Task
+from .task import Task, closed_object
 
 
 class Schema(Record):
@@ -66,12 +66,7 @@ def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
     """JSON schema of a teacher's answer: numbers of candidates (from 1), the most likely first."""
     number = {"type": "integer", "enum": list(range(1, len(example.candidates) + 1))}
     ranked = {"type": "array", "items": number, "minItems": 1, "maxItems": min(5, len(example.candidates))}
-    return {
-        "type": "object",
-        "properties": {"ranking": ranked},
-        "required": ["ranking"],
-        "additionalProperties": False,
-    }
+    return closed_object({"ranking": ranked})
 
 
 TASK = Task(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from .images import Image
 from .record import Record
-from .task import DataFault
+from .task import DataFault, closed_object
 
 
 class Entity(Record):
@@ -131,11 +132,7 @@ def _first_twice(names: Sequence[str]) -> str:
     return ""
 
 
-def numbered_choice(candidates: Sequence[Entity], none: bool) -> dict[str, object]:
+def numbered_choice(candidates: Sequence[Entity], none: bool) -> dict[str, Any]:
     """JSON schema of a teacher's choice among numbered candidates: 1 is the first, 0 says none of them."""
-    return {
-        "type": "object",
-        "properties": {"choice": {"type": "integer", "enum": [*([0] if none else []), *range(1, len(candidates) + 1)]}},
-        "required": ["choice"],
-        "additionalProperties": False,
-    }
+    numbers = [*([0] if none else []), *range(1, len(candidates) + 1)]
+    return closed_object({"choice": {"type": "integer", "enum": numbers}})

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from .images import Image
 from .record import Record
-from .task import Task
+from .task import Task, closed_object
 
 
 class EntityType(Record):
@@ -86,21 +86,13 @@ def word_spans(example: Example) -> list[tuple[int, int]]:
 
 def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
     """JSON schema of a teacher's answer: a bounded list of mentions with a type out of the schema."""
-    entity = {
-        "type": "object",
-        "properties": {
+    entity = closed_object(
+        {
             "text": {"type": "string", "minLength": 1, "maxLength": 120},
             "type": {"type": "string", "enum": list(schema.labels)},
-        },
-        "required": ["text", "type"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"entities": {"type": "array", "items": entity, "maxItems": 20}},
-        "required": ["entities"],
-        "additionalProperties": False,
-    }
+        }
+    )
+    return closed_object({"entities": {"type": "array", "items": entity, "maxItems": 20}})
 
 
 TASK = Task(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from .images import Image
 from .ner import Entity
 from .record import Record
-from .task import Task
+from .task import Task, closed_object
 
 
 class RelationType(Record):
@@ -86,19 +86,9 @@ def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
         properties: dict[str, Any] = {"relation": {"type": "string", "enum": [*schema.labels, schema.none]}}
     else:
         relation = {"type": "string", "enum": list(schema.labels)}
-        triple = {
-            "type": "object",
-            "properties": {"head": mention, "relation": relation, "tail": mention},
-            "required": ["head", "relation", "tail"],
-            "additionalProperties": False,
-        }
+        triple = closed_object({"head": mention, "relation": relation, "tail": mention})
         properties = {"triples": {"type": "array", "items": triple, "maxItems": 10}}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed_object(properties)
 
 
 TASK = Task(

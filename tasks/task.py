@@ -33,6 +33,16 @@ class Task:
     answer_schema: Callable[[Any, Any], dict[str, Any]]
 
 
+def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object that has all of these properties, in this order, and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 class DataFault(ValueError):
     """Bad input data: says which file, which line or example, what is wrong and what to do."""
 

@@ -33,6 +33,7 @@ import httpx
 
 from ...tasks.images import ImageFault
 from ..teacher import Failure, Reply, Request
+from ..tokens import count_tokens
 from . import wire
 from .limits import NEVER, EndpointDown, Gate, Limits, Pass, backoff
 from .wire import SCHEMAS, BadBody, Dialect
@@ -166,7 +167,8 @@ class OpenAITeacher:
 
     async def _try(self, calls: _Calls, request: Request) -> Reply:
         """Ask until there is an answer, an error that asking again cannot mend, or no try left."""
-        gate, tokens = calls.gate, wire.tokens(request) if self.limits.tokens is not None else 0
+        gate, limited = calls.gate, self.limits.tokens is not None
+        tokens = count_tokens(request) + request.prompt.max_tokens if limited else 0
         tries = turned_away = 0
         dialect, content, reply = None, b"", None
         own = SCHEMAS[0]  # the strictest enforcement that this request has not been refused with

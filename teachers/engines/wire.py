@@ -101,14 +101,6 @@ def body(
     return made
 
 
-def tokens(request: Request) -> int:
-    """About how many tokens a call may take: four bytes each, 1,000 a picture, and the whole answer."""
-    letters = sum(
-        len(part.text.encode("utf-8", "replace")) for m in request.prompt.messages for part in m.parts if part.text
-    )
-    return letters // 4 + 1000 * sum(len(m.images) for m in request.prompt.messages) + request.prompt.max_tokens
-
-
 def completion(key: str, said: Any) -> Reply:
     """A chat completion as a reply; a refusal and the content filter as the failure ``refused``.
 

@@ -19,10 +19,7 @@ from ...tasks.task import DataFault
 from ..ledger.ledger import Ledger, read
 from ..ledger.row import Row, uncounted
 from ..teacher import Reply, Request, Teacher
-
-#: Where a teacher has no counter of its own: so many bytes of UTF-8 a token, so many tokens a picture.
-BYTES_A_TOKEN = 4
-TOKENS_A_PICTURE = 1_000
+from ..tokens import BYTES_A_TOKEN, TOKENS_A_PICTURE, count_tokens, text_tokens
 
 Amount = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
@@ -182,17 +179,6 @@ def resumed(budget: Budget, teacher: Teacher, ledger: Ledger, requests: Sequence
             prompt = meter.prompt_tokens(asked[row.key]) if row.key in asked else 0
             meter.spend(prompt, text_tokens(row.text + row.reasoning))
     return meter
-
-
-def count_tokens(request: Request) -> int:
-    """A prompt's tokens by the stated rule: its bytes in UTF-8, and its pictures."""
-    messages = request.prompt.messages
-    return text_tokens("".join(m.text for m in messages)) + TOKENS_A_PICTURE * sum(len(m.images) for m in messages)
-
-
-def text_tokens(text: str) -> int:
-    """A text's tokens by the stated rule, rounded up."""
-    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN)
 
 
 def dollars(usd: Decimal | None, before: str = "") -> str:

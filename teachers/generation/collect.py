@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..ledger.commit import Commit
@@ -30,6 +31,34 @@ class Stopped(RuntimeError):
     """The engine broke down, or answered what it was not asked: says what is saved."""
 
 
+@contextmanager
+def stopping(ledger: Ledger, settled: int, total: int) -> Iterator[None]:
+    """Whatever ends the asking early says what is saved.
+
+    Args:
+        settled: how many of the ``total`` requests had an answer when the ledger was opened.
+
+    Raises:
+        Interrupted: for Ctrl-C.
+        Stopped: for all else but a `LedgerFault`, which says it by itself.
+    """
+
+    def saved() -> str:
+        count = f"{settled + ledger.arrived():,} of {total:,} answers"
+        return f"{count} are saved in {ledger.path}; the same command goes on from there"
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped by Ctrl-C: {saved()}") from None
+    except LedgerFault:
+        raise
+    except Stopped as error:
+        raise Stopped(f"{error}: {saved()}") from None
+    except Exception as error:
+        raise Stopped(f"stopped by {type(error).__name__}: {error}: {saved()}") from error
+
+
 @dataclass
 class Collected:
     """What asking brought.
@@ -51,6 +80,14 @@ class Collected:
     left: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     notes: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row, meter: Meter, request: Request) -> None:
+        """A reply was saved: what it took is settled with the meter."""
+        self.replies += 1
+        self.prompt_tokens += row.usage.prompt_tokens
+        self.completion_tokens += row.usage.completion_tokens
+        self.cached_tokens += row.usage.cached_tokens
+        self.uncounted += not meter.settle(request, row)
 
 
 def collect(
@@ -86,37 +123,20 @@ def collect(
             if progress is not None:
                 progress(settled, total, row)
 
-    def saved() -> str:
-        count = f"{total - len(waiting) + ledger.arrived():,} of {total:,} answers"
-        return f"{count} are saved in {ledger.path}; the same command goes on from there"
-
-    try:
-        with Commit(ledger, told) as commit:
-            for reply in _replies(teacher, todo, under_way, meter):
-                request = under_way.pop(reply.key, None)
-                if request is None:
-                    raise _Unasked(f"the teacher answered what it was not asked (key {reply.key!r})")
-                if reply.failure == "pending":
-                    done.left[reply.key] = "pending"
-                    continue
-                row = Row.of(request, reply, teacher.spec, identity)
-                commit.add(row)
-                _count(done, meter, request, row)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped by Ctrl-C: {saved()}") from None
-    except LedgerFault:
-        raise
-    except _Unasked as error:
-        raise Stopped(f"{error}: {saved()}") from None
-    except Exception as error:
-        raise Stopped(f"stopped by {type(error).__name__}: {error}: {saved()}") from error
+    with stopping(ledger, total - len(waiting), total), Commit(ledger, told) as commit:
+        for reply in _replies(teacher, todo, under_way, meter):
+            request = under_way.pop(reply.key, None)
+            if request is None:
+                raise Stopped(f"the teacher answered what it was not asked (key {reply.key!r})")
+            if reply.failure == "pending":
+                done.left[reply.key] = "pending"
+                continue
+            row = Row.of(request, reply, teacher.spec, identity)
+            commit.add(row)
+            done.count(row, meter, request)
     done.left |= dict.fromkeys(under_way, "no_reply") | dict.fromkeys((r.key for r in todo), "over_budget")
     done.seconds = time.monotonic() - started
     return done
-
-
-class _Unasked(Exception):
-    """A reply to nothing."""
 
 
 def _replies(teacher: Teacher, todo: deque[Request], under_way: dict[str, Request], meter: Meter) -> Iterator[Reply]:
@@ -138,11 +158,3 @@ def _replies(teacher: Teacher, todo: deque[Request], under_way: dict[str, Reques
         finally:
             if close := getattr(replies, "close", None):
                 close()
-
-
-def _count(done: Collected, meter: Meter, request: Request, row: Row) -> None:
-    done.replies += 1
-    done.prompt_tokens += row.usage.prompt_tokens
-    done.completion_tokens += row.usage.completion_tokens
-    done.cached_tokens += row.usage.cached_tokens
-    done.uncounted += not meter.settle(request, row)

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...prompts.library import Template, find
+from ...prompts.library import Template, find, full_name
 from ...prompts.questions import WORDINGS
 from ...tasks.task import DataFault, Task
 from ..knowledge import corpus
@@ -100,7 +100,7 @@ def generate(
         Stopped: the engine broke down.
     """
     out, examples = Path(out), list(islice(examples, limit))
-    templates = [find(name if "/" in name else f"{task.key}/{name}") for name in prompts]
+    templates = [find(full_name(name, task.key)) for name in prompts]
     _check(task, examples, templates, samples, temperature, demonstrations)
     _check_reasons(only)
     budget.check()

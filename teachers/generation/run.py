@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...prompts.library import find
+from ...prompts.library import find, full_name
 from ...tasks import TASKS, readers
 from ...tasks.candidates import shortlist
 from ...tasks.dataset import Dataset
@@ -68,7 +68,7 @@ def corpus_from(
     engine = spec.teacher(teacher, **(limits or {}))
     # An engine's own spec holds no credentials; the one that was typed may.
     # Templates by their full names: a newer version of one must not change what a folder's run means.
-    named = tuple(find(name if "/" in name else f"{task}/{name}").name for name in prompts)
+    named = tuple(find(full_name(name, task)).name for name in prompts)
     call = Call(task=task, data=data, teacher=engine.spec, prompts=named, **options, **(limits or {}))
     run: dict[str, Any] = {"dry_run": dry_run, "retry_failed": retry_failed, "resume": resume}
     if workers:
@@ -208,9 +208,8 @@ def _material(
 ) -> tuple[list[Any], Sequence[Any], dict[str, int]]:
     """The examples to ask, those out of which some are shown worked, and counted remarks."""
     examples = [example for name in call.split.split(",") for example in dataset.split(name)][: call.limit]
-    names = [name if "/" in name else f"{call.task}/{name}" for name in call.prompts]
     demonstrations: Sequence[Any] = ()
-    if any("demonstrations" in find(name).takes for name in names):
+    if any("demonstrations" in find(full_name(name, call.task)).takes for name in call.prompts):
         demonstrations = dataset.split("train")
     notes = {"rows_of_the_data_refused": len(dataset.faults)} if dataset.faults else {}
     if call.task in CHOOSING:

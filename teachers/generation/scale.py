@@ -20,11 +20,10 @@ from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 
 from ..ledger.ledger import Ledger
-from ..ledger.lock import LedgerFault
 from ..ledger.merge import merge
 from ..teacher import Request, Teacher
 from .budget import Budget, Meter
-from .collect import Collected, Interrupted, Progress, Stopped
+from .collect import Collected, Progress, Stopped, stopping
 from .run_folder import PARTS
 from .worker import Block, Told
 
@@ -63,22 +62,10 @@ class Scaled:
     ) -> Collected:
         run = _Run(self, ledger, teacher, waiting, total, meter, progress)
         started = time.monotonic()
-        try:
+        with stopping(ledger, total - len(waiting), total):
             run.ask()
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped by Ctrl-C: {run.saved()}") from None
-        except LedgerFault:
-            raise
-        except _GivenUp as error:
-            raise Stopped(f"{error}: {run.saved()}") from None
-        except Exception as error:
-            raise Stopped(f"stopped by {type(error).__name__}: {error}: {run.saved()}") from error
         run.done.seconds = time.monotonic() - started
         return run.done
-
-
-class _GivenUp(Exception):
-    """As many blocks as there are workers were given up, one after the other: so would the rest be."""
 
 
 class _Run:
@@ -114,11 +101,6 @@ class _Run:
             alone = len(replied) < len(blocks)
         self.done.left |= dict.fromkeys((request.key for request in todo), "over_budget")
 
-    def saved(self) -> str:
-        """How many answers are safe, and what to do."""
-        count = f"{self.total - len(self.waiting) + self.ledger.arrived():,} of {self.total:,} answers"
-        return f"{count} are saved in {self.ledger.path}; the same command goes on from there"
-
     def _blocks(self, requests: Sequence[Request], most: int) -> list[Block]:
         """At most so many blocks (more where each would be too large), each with its share of the budget."""
         size = min(max(-(-len(requests) // most), SMALLEST), LARGEST) if most > 1 else len(requests)
@@ -151,8 +133,8 @@ class _Run:
                 given_up += 1
                 self.done.notes["blocks_that_a_worker_gave_up"] += 1
                 log.warning("worker %s gave a block up: %s", block.worker, block.stopped)
-                if given_up == min(self.workers, len(blocks)):
-                    raise _GivenUp(f"the workers gave up, the last one by {block.stopped}")
+                if given_up == min(self.workers, len(blocks)):  # one after the other: so would the rest be
+                    raise Stopped(f"the workers gave up, the last one by {block.stopped}")
         finally:
             told.close()
             replied |= self._take(block.part for block in blocks)  # what dead workers left, too
@@ -166,11 +148,7 @@ class _Run:
         for row in rows:
             request, done = self.waiting[row.key], self.done
             self.meter.start(request)
-            done.uncounted += not self.meter.settle(request, row)
-            done.replies += 1
-            done.prompt_tokens += row.usage.prompt_tokens
-            done.completion_tokens += row.usage.completion_tokens
-            done.cached_tokens += row.usage.cached_tokens
+            done.count(row, self.meter, request)
             if self.progress is not None:
                 self.progress(self.total - len(self.waiting) + done.replies, self.total, row)
         return {row.key for row in rows}
