@@ -86,3 +86,11 @@ def lines_of(body: str) -> list[str]:
     if len(lines) > 1 and all(item and int(item[1]) == n for n, item in enumerate(items, start=1)):
         lines = [_ITEM.sub("", line) for line in lines]
     return lines
+
+
+def mention(value: Any) -> str:
+    """A mention as a JSON value gives it; raises `Wrong` where it is no text."""
+    text = clean(value).strip() if isinstance(value, str) else ""
+    if not text:
+        raise Wrong("schema", f"not a mention: {str(value)[:80]!r}")
+    return text

@@ -10,9 +10,8 @@ import re
 from typing import Any
 
 from ..tasks.relations import Schema
-from .faults import NULLS, Wrong, lines_of
+from .faults import NULLS, Wrong, lines_of, mention
 from .plain import defuse
-from .repair import clean
 
 #: What says that there is no relation, in lower case.
 NONE = NULLS | {"no relation", "no relations", "no triple", "no triples", "[]"}
@@ -86,7 +85,7 @@ def triples_of_text(value: Any, schema: Schema, repairs: list[str]) -> list[tupl
         if known == schema.none:
             repairs.append("none")
         else:
-            triples.append((_mention(head), known, _mention(tail)))
+            triples.append((mention(head), known, mention(tail)))
     return triples
 
 
@@ -157,13 +156,6 @@ def _key(value: dict[str, Any], names: tuple[str, ...], kind: type = object) -> 
 
 
 # --- words ---
-
-
-def _mention(value: Any) -> str:
-    text = clean(value).strip() if isinstance(value, str) else ""
-    if not text:
-        raise Wrong("schema", f"not a mention: {str(value)[:80]!r}")
-    return text
 
 
 def _folded_mention(value: Any) -> str:

@@ -57,6 +57,11 @@ class Reply(Record):
     seconds: float = 0.0
 
 
+def failed(request: Request, failure: Failure, detail: str) -> Reply:
+    """The reply to a request that has no answer."""
+    return Reply(key=request.key, finish="error", failure=failure, detail=detail)
+
+
 class Teacher(Protocol):
     """An engine that answers. One bad request gives one failed `Reply` and never stops the others."""
 

@@ -12,9 +12,8 @@ from typing import Any
 from ...tasks import ner
 from ...tasks.images import Image
 from ..align import Aligner, Span
-from ..faults import NULLS, Parsed, Wrong, lines_of, parsed
+from ..faults import NULLS, Parsed, Wrong, lines_of, mention, parsed
 from ..plain import defuse, plain, sentence
-from ..repair import clean
 from .probe import CONTEXT, HOSTILE, PICTURE
 
 VARIABLES = frozenset({"types"})
@@ -121,7 +120,7 @@ def _mentions(value: Any, schema: ner.Schema, repairs: list[str]) -> list[tuple[
         raise Wrong("schema", f"no list of entities: {str(value)[:80]}")
     if isinstance(value, dict) and "entities" not in value:
         repairs.append("by_type")
-        return [(_text(t), _label(k, schema, repairs)) for k, texts in value.items() for t in _texts(k, texts)]
+        return [(mention(t), _label(k, schema, repairs)) for k, texts in value.items() for t in _texts(k, texts)]
     if isinstance(value, list):
         repairs.append("bare_list")
     elif len(value) > 1:
@@ -135,7 +134,7 @@ def _mentions(value: Any, schema: ner.Schema, repairs: list[str]) -> list[tuple[
             raise Wrong("schema", f"not an entity with text and type: {str(entity)[:80]}")
         if len(entity) > 2:
             repairs.append("extra_keys")
-        pairs.append((_text(entity["text"]), _label(entity["type"], schema, repairs)))
+        pairs.append((mention(entity["text"]), _label(entity["type"], schema, repairs)))
     return pairs
 
 
@@ -147,13 +146,6 @@ def _texts(key: str, texts: Any) -> list[Any]:
     if isinstance(texts, list):
         return texts
     raise Wrong("schema", f"{key}: not a list of mentions")
-
-
-def _text(value: Any) -> str:
-    text = clean(value).strip() if isinstance(value, str) else ""
-    if not text:
-        raise Wrong("schema", f"not a mention: {str(value)[:80]!r}")
-    return text
 
 
 def _label(value: Any, schema: ner.Schema, repairs: list[str]) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..task import DataFault
-from .rows import numbered_lines, where
+from .rows import json_file, numbered_lines, where
 from .tables import table
 
 #: Entity id to fields of an `Entity`.
@@ -113,10 +110,7 @@ def _pairs(path: Path, faults: list[DataFault]) -> Texts:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise DataFault(str(path), f"not gzipped JSON: {error}") from None
+    data = json_file(path)
     if not isinstance(data, dict):
         raise DataFault(str(path), "not a JSON object")
     return data

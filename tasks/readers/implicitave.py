@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..attributes import Answer, Attribute, Schema
 from ..dataset import Dataset
 from ..images import Image
 from ..task import DataFault
-from .rows import Rows, numbered_lines, where
+from .rows import Rows, json_file, numbered_lines, where
 
 CLOTHES = "options_Clothing_Shoes_and_Jewelry.json"
 #: The file of options that serves a domain (the third spelt so by the source).
@@ -77,10 +76,8 @@ def read(folder: Path, name: str) -> Dataset:
 def _options(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise DataFault(str(path), "there is no such file", "the options of each attribute are needed")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataFault(str(path), f"not JSON: {error}") from None
+    options: dict[str, list[str]] = json_file(path)
+    return options
 
 
 def _schema(table: list[Row], options: dict[str, dict[str, list[str]]]) -> Schema:

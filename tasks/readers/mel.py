@@ -12,9 +12,9 @@ from ..graph import Entity, KnowledgeGraph
 from ..images import Image
 from ..linking import Schema
 from ..task import DataFault
-from .mentions import add_mentions, linked, load
+from .mentions import add_mentions, linked
 from .pairs import unnamed
-from .rows import Rows
+from .rows import Rows, json_file
 from .tables import picture_files
 
 PEOPLE = Schema(knowledge_base="Wikidata", guideline="People, with the facts that Wikidata has about them.")
@@ -43,9 +43,9 @@ def read(folder: Path, name: str) -> Dataset:
 
 def _wikimel(folder: Path, name: str) -> Dataset:
     rows = Rows(name, "linking", PEOPLE, ("train", "valid", "test"))
-    samples = load(folder / "Wikidata-MEL.json")
+    samples = json_file(folder / "Wikidata-MEL.json")
     pictures = _pictures(rows, folder)
-    for split, ids in load(folder / "splits.json").items():
+    for split, ids in json_file(folder / "splits.json").items():
         for id in ids:
             place = f"{folder / 'Wikidata-MEL.json'}, sample {id}"
             with rows.row(place):
@@ -53,7 +53,7 @@ def _wikimel(folder: Path, name: str) -> Dataset:
                 mentions = _parallel(place, sample["mentions"], sample["answer"])
                 shown = tuple(Image(source=file) for file in pictures[id])
                 add_mentions(rows, _SPLITS[split], place, sample["sentence"], mentions, shown)
-    base = _people(name, folder, load(folder / "qid2abs.json"))
+    base = _people(name, folder, json_file(folder / "qid2abs.json"))
     return linked(rows, base)
 
 
@@ -63,13 +63,13 @@ def _richpedia(folder: Path, name: str) -> Dataset:
     pictures = _pictures(rows, folder)
     for split in ("train", "test"):
         path = folder / f"{split}.json"
-        for id, sample in load(path).items():
+        for id, sample in json_file(path).items():
             place = f"{path}, sample {id}"
             with rows.row(place):
                 mentions = _parallel(place, [sample["mentions"]], [sample["answer"]])
                 shown = tuple(map(unnamed, pictures[id]))
                 add_mentions(rows, split, place, sample["sentence"], mentions, shown)
-    return linked(rows, _people(name, folder, load(folder / "qid2abs_long.json.gz")))
+    return linked(rows, _people(name, folder, json_file(folder / "qid2abs_long.json.gz")))
 
 
 def _wikidiverse(folder: Path, name: str) -> Dataset:
@@ -80,8 +80,8 @@ def _wikidiverse(folder: Path, name: str) -> Dataset:
     """
     schema = Schema(knowledge_base="Wikidata", guideline="People, places, organisations, events and more.")
     rows = Rows(name, "linking", schema, ("train", "valid", "test"))
-    samples = {sample["id"]: sample for sample in load(folder / "WikiDiverse.json")}
-    splits = load(folder / "splits.json")
+    samples = {sample["id"]: sample for sample in json_file(folder / "WikiDiverse.json")}
+    splits = json_file(folder / "splits.json")
     taken: set[int] = set()
     for split in ("test", "val", "train"):
         for id in splits[split]:
@@ -117,7 +117,7 @@ def _pictures(rows: Rows, folder: Path) -> dict[str, list[str]]:
 
 
 def _people(name: str, folder: Path, descriptions: dict[str, str]) -> KnowledgeGraph:
-    names = load(folder / "qid2ne.json")
+    names = json_file(folder / "qid2ne.json")
     entities = tuple(Entity(id=id, name=names[id], description=descriptions.get(id, "")) for id in names)
     notes = Counter(entities_without_description=sum(not entity.description for entity in entities))
     return KnowledgeGraph(name, entities, notes={key: count for key, count in notes.items() if count})

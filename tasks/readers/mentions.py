@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from ..dataset import Dataset
 from ..graph import KnowledgeGraph
@@ -129,14 +125,3 @@ def linked(rows: Rows, base: KnowledgeGraph) -> Dataset:
                 rows.faults.append(fault)
         rows.splits[split] = [example for example in examples if example.gold.best in base.number]
     return replace(rows.dataset(), graphs=(base,))
-
-
-def load(path: Path) -> Any:
-    """A JSON file, gzipped if it is called ``.gz``; a `DataFault` where it is none."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        raise DataFault(str(path), "there is no such file") from None
-    except (OSError, EOFError, ValueError) as error:
-        raise DataFault(str(path), f"not JSON: {error}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from ..ner import Entity
 from ..record import Record
 from ..relations import Answer, RelationType, Schema
 from ..task import DataFault
-from .rows import Rows, numbered_lines, where
+from .rows import Rows, json_file, numbered_lines, where
 from .tables import picture_files
 
 #: A line of the source is below a thousand characters; what Python parses has a limit here.
@@ -249,10 +248,7 @@ def _llava(rows: Rows, folder: Path) -> Iterator[tuple[str, str]]:
     for called in FILES.values():
         path = folder / f"captions_llavanext_{called}.json"
         if path.is_file():
-            try:
-                captions = json.loads(path.read_bytes())
-            except (ValueError, RecursionError) as error:
-                raise DataFault(str(path), f"not JSON: {error}") from None
+            captions = json_file(path)
             if not isinstance(captions, dict):
                 raise DataFault(str(path), "not a JSON object of captions by image id")
             for image_id, text in captions.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,18 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataFault(f"{path}, line {number}", "not UTF-8", "save the file as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataFault(str(path), f"cannot be read: {error}") from None
+
+
+def json_file(path: Path) -> Any:
+    """What a JSON file holds, gzipped if it is called ``.gz``; a `DataFault` where it is missing or none."""
+    packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise DataFault(str(path), "there is no such file") from None
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise DataFault(str(path), f"not {'gzipped ' if packed else ''}JSON: {error}") from None
 
 
 def where(path: Path, line: int) -> str:

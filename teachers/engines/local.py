@@ -11,7 +11,7 @@ from typing import Any
 from ...models.names import resolve
 from ...models.packaged import ModelNotFound
 from ...models.torchvision_guard import guard
-from ..teacher import Failure, Reply, Request
+from ..teacher import Reply, Request, failed
 from .turns import chat_text, demonstration_stops, plain_text
 
 
@@ -126,11 +126,6 @@ class LocalModel:
         ids = list(self.tokenizer(text, add_special_tokens=add_bos)["input_ids"])
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if add_bos and bos is not None and ids[:1] != [bos] else ids
-
-
-def failed(request: Request, failure: Failure, detail: str) -> Reply:
-    """The reply to a request that has no answer."""
-    return Reply(key=request.key, finish="error", failure=failure, detail=detail)
 
 
 def best_dtype(device: str) -> str:

@@ -32,7 +32,7 @@ from typing import Any
 import httpx
 
 from ...tasks.images import ImageFault
-from ..teacher import Failure, Reply, Request
+from ..teacher import Reply, Request, failed
 from ..tokens import count_tokens
 from . import wire
 from .limits import NEVER, EndpointDown, Gate, Limits, Pass, backoff
@@ -160,9 +160,9 @@ class OpenAITeacher:
         except EndpointDown:
             return None
         except ImageFault as fault:
-            reply = _failed(request, "image", str(fault))
+            reply = failed(request, "image", str(fault))
         except Exception as error:  # a defect of ours or an endpoint beyond imagination: one request, not the run
-            reply = _failed(request, "transport", f"{type(error).__name__}: {error}")
+            reply = failed(request, "transport", f"{type(error).__name__}: {error}")
         return reply.model_copy(update={"detail": self._clean(reply.detail)}) if reply.detail else reply
 
     async def _try(self, calls: _Calls, request: Request) -> Reply:
@@ -222,7 +222,7 @@ class OpenAITeacher:
             said = str(error) or f"no answer in {self.timeout:g} s"
             kind, detail = type(error).__name__, self._clean(f"{type(error).__name__}: {said}")
             gate.error(call, kind, detail, unreachable=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout))
-            return _failed(request, "transport", detail), isinstance(error, httpx.RequestError)
+            return failed(request, "transport", detail), isinstance(error, httpx.RequestError)
 
     def _judged(self, gate: Gate, call: Pass, request: Request, response: httpx.Response) -> Reply:
         """A response as a reply.
@@ -256,7 +256,7 @@ class OpenAITeacher:
             gate.cool_down(pause or 0.0)
         elif failure != "rejected":
             gate.success()  # the endpoint is well: it has read the request and said what is wrong with it
-        return _failed(request, failure, problem)
+        return failed(request, failure, problem)
 
     def _given_up(self, gate: Gate, why: str) -> EndpointDown:
         gate.stop(EndpointDown(f"{self._endpoint}: {why}"))
@@ -436,7 +436,3 @@ def _form(request: Request) -> str:
 
 def _after(reply: Reply, tries: int) -> Reply:
     return reply.model_copy(update={"detail": f"{reply.detail} (after {tries} tries)"})
-
-
-def _failed(request: Request, failure: Failure, detail: str) -> Reply:
-    return Reply(key=request.key, finish="error", failure=failure, detail=detail)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from ...tasks.images import ImageFault
-from ..teacher import Reply, Request, Usage
+from ..teacher import Reply, Request, Usage, failed
 from . import constraints
 from .decoding import Draw, Halt
-from .local import Asked, LocalModel, best_dtype, failed
+from .local import Asked, LocalModel, best_dtype
 from .prefix import shared_prefix_cache
 from .turns import cut
 

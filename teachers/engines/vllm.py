@@ -27,9 +27,9 @@ from urllib.parse import parse_qsl
 from ...models.packaged import ModelNotFound
 from ...models.torchvision_guard import guard
 from ...tasks.images import ImageFault
-from ..teacher import Finish, Reply, Request, Usage, sampling_seed
+from ..teacher import Finish, Reply, Request, Usage, failed, sampling_seed
 from .constraints import SPACING
-from .local import Asked, LocalModel, best_dtype, failed, folder_digest
+from .local import Asked, LocalModel, best_dtype, folder_digest
 from .prefix import prefix_order
 from .turns import cut
 
