@@ -591,7 +591,7 @@ def all_tasks() -> Mapping[str, Any]:
 def all_students() -> Mapping[str, Any]:
     from .students import STUDENTS, describe
 
-    return {name: {"what": describe(name), "module": module} for name, module in STUDENTS.items()}
+    return {name: {"what": describe(name), "module": path.partition(":")[0]} for name, path in STUDENTS.items()}
 
 
 def module_text(about: Mapping[str, str]) -> str:

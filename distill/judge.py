@@ -81,7 +81,7 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
         variant=variant(recipe),
         examples=examples,
         answers=tuple(found.answers),
-        backbone=backbone(recipe),
+        backbone=recipe.settings.pretrained(recipe.images),
         command=about["sittings"][0]["command"],
         seed=recipe.seed,
         trained_on=about["counts"]["train"],
@@ -183,13 +183,6 @@ def variant(recipe: Recipe) -> str:
         splits = "" if recipe.extra_split == ("train",) else f" ({', '.join(recipe.extra_split)})"
         parts.append("unlabelled " + " + ".join(recipe.extra_data) + splits)
     return ", ".join(parts)
-
-
-def backbone(recipe: Recipe) -> str:
-    """The pretrained parts of a run and how they are tuned."""
-    tuned = f"LoRA r={recipe.lora_rank}" if recipe.lora_rank else "all weights"
-    sees = f" + {recipe.image_encoder} (frozen)" if recipe.images and recipe.image_encoder else ""
-    return f"{recipe.backbone} ({tuned}){sees}"
 
 
 def text(judged: Judgement) -> str:

@@ -38,7 +38,7 @@ class Loss:
 
 def text_view(recipe: Recipe) -> View:
     """What the student sees, in training and later."""
-    prompt = recipe.objective == "prompt_distillation" and recipe.prompt_length > 0
+    prompt = recipe.objective == "prompt_distillation" and getattr(recipe.settings, "prompt_length", 0) > 0
     return View(text=recipe.text, context=recipe.context, images=recipe.images, prompt=prompt)
 
 

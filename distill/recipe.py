@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from .. import students
+from ..students.settings import StudentConfig
 
 
 class RecipeFault(ValueError):
@@ -28,27 +31,16 @@ class Recipe(BaseModel):
     """One run. `read` makes one of a YAML file; the resolved copy lies in the run's folder.
 
     Attributes are grouped in the order in which a run uses them. Lengths are in sub-tokens, fractions in
-    0..1.
+    0..1. In the file the student's own settings (its ``Config``) are keys beside these; here they are
+    ``settings``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # The student.
     task: Literal["ner", "attributes"]
-    student: Literal["unified"] = "unified"
-    backbone: str = "minilm"
-    lora_rank: int = Field(32, ge=0, description="0: every weight of the backbone is trained")
-    lora_alpha: float = Field(64, gt=0)
-    lora_dropout: float = Field(0.1, ge=0, lt=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    heads: tuple[Literal["tagging", "span", "ranking", "generative"], ...] = ("tagging",)
-    word_shapes: bool = False
-    copies: bool = False
-    max_tokens: int | None = Field(None, ge=8)
-    context_tokens: int | None = Field(None, ge=0)
-    image_encoder: str | None = None
-    prefix_length: int = Field(4, ge=0)
-    prompt_length: int = Field(0, ge=0)
+    student: str = "unified"
+    settings: SerializeAsAny[StudentConfig]
 
     # The data.
     data: str
@@ -123,11 +115,6 @@ class Recipe(BaseModel):
                 "two_prefix weighs alpha * label + (1 - alpha) * rationale: alpha is 0 to 1",
             )
         if self.objective == "prompt_distillation":
-            if not self.prompt_length and not self.teacher_run:
-                yield (
-                    ("objective", "prompt_length", "teacher_run"),
-                    "prompt_distillation needs prompt_length above 0 (the student's prompt) or a teacher_run",
-                )
             if "knowledge" not in self.teacher_context:
                 yield (
                     ("teacher_context",),
@@ -143,28 +130,20 @@ class Recipe(BaseModel):
                 f"extra_data names {len(self.extra_data)} sets, extra_knowledge {len(self.extra_knowledge)}: "
                 "each set needs its own",
             )
-        if not self.heads:
-            yield ("heads",), "heads is empty: name at least one"
-        if "tagging" in self.heads and self.task != "ner":
-            yield ("heads", "task"), f"the head tagging is for the task ner, not {self.task}"
-        if "ranking" in self.heads and self.task != "attributes":
-            yield ("heads", "task"), f"the head ranking is for the task attributes, not {self.task}"
-        if self.objective == "queries" and "span" not in self.heads:
-            yield ("objective", "heads"), "objective queries is learned by the span head: heads: [span]"
-        if "generative" in self.heads and self.backbone in ENCODERS:
+        if self.task not in self.settings.tasks:
             yield (
-                ("heads", "backbone"),
-                f"the head generative needs a decoder, and {self.backbone} is an encoder",
+                ("task", "student"),
+                f"the student {self.student} is for {', '.join(self.settings.tasks)}, not {self.task}",
             )
-        if self.images and not self.image_encoder:
+        if self.objective not in self.settings.objectives:
+            yield (
+                ("objective", "student"),
+                f"the student {self.student} learns by {', '.join(self.settings.objectives)}, not {self.objective}",
+            )
+        if self.images and not self.settings.image_encoder:
             yield (
                 ("images", "image_encoder"),
                 "images: true needs an image_encoder, for example efficientnet-lite0",
-            )
-        if self.images and not self.prefix_length:
-            yield (
-                ("images", "prefix_length"),
-                "images: true needs prefix_length above 0: pictures enter there",
             )
         if not self.text and not self.images:
             yield ("text", "images"), "text: false needs images: true, or nothing is read at all"
@@ -173,10 +152,8 @@ class Recipe(BaseModel):
                 ("beta_warmup_epochs", "epochs"),
                 "beta_warmup_epochs is more than epochs: beta would never count",
             )
+        yield from self.settings.clashes(self)
 
-
-#: Packaged backbones without a decoder; other backbones are judged by the student, when their config is read.
-ENCODERS = ("minilm",)
 
 #: The recipes that come with the package, one folder a task.
 SHIPPED = Path(__file__).parent / "recipes"
@@ -237,37 +214,59 @@ def check(
     contradictions.
     """
     places, found = places or {}, list(mistakes)
+    name = values.get("student", "unified")
+    if name not in students.STUDENTS:
+        raise RecipeFault(where, [*found, f"student: there is no {name!r}; there are: {', '.join(students.STUDENTS)}"])
+    config = students.find(name).Config
+    own_keys = config.model_fields.keys() - config.derived
+    keys = {*Recipe.model_fields, *own_keys} - {"settings"}
     at = lambda key: f"{places[key]}: " if key in places else ""
-    known = {k: v for k, v in values.items() if k in Recipe.model_fields}
     for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, Recipe.model_fields, n=1)
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
             found.append(f"{at(key)}unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-    wrong: set[str] = set()
-    try:
-        recipe = Recipe.model_validate(known)
-    except ValidationError as error:
-        for problem in error.errors():
-            key = str(problem["loc"][0])
-            wrong.add(key)
-            if problem["type"] == "missing":
-                found.append(f"{key}: required, and not there")
-            else:
-                found.append(f"{at(key)}{key}: {problem['msg']}, not {_shown(problem['input'])}")
-        good = {k: v for k, v in known.items() if k not in wrong}
-        stand_ins = {k: v for k, v in _PLACEHOLDERS.items() if k not in good}
-        recipe = Recipe.model_validate({**good, **stand_ins})
+    given = {k: v for k, v in values.items() if k in keys}
+    own, wrong = _made(config, {k: v for k, v in given.items() if k in own_keys}, at, {})
+    rest = {k: v for k, v in given.items() if k not in own_keys}
+    recipe, more = _made(Recipe, rest, at, _PLACEHOLDERS, settings=own)
+    wrong |= more
+    found += wrong.values()
     for fields, message in recipe.clashes():
-        if not wrong.intersection(fields):
+        if not wrong.keys() & set(fields):
             found.append(message)
     if found:
         raise RecipeFault(where, found)
     return recipe
 
 
+def _made(
+    kind: Any, values: Mapping[str, Any], at: Callable[[str], str], stand_ins: Mapping[str, Any], **more: Any
+) -> tuple[Any, dict[str, str]]:
+    """The record of some settings and, by field, what is wrong with them (the record is then made without these)."""
+    try:
+        return kind.model_validate({**values, **more}), {}
+    except ValidationError as error:
+        wrong: dict[str, str] = {}
+        for problem in error.errors():
+            key = str(problem["loc"][0])
+            if problem["type"] == "missing":
+                wrong[key] = f"{key}: required, and not there"
+            else:
+                wrong[key] = f"{at(key)}{key}: {problem['msg']}, not {_shown(problem['input'])}"
+        good = {k: v for k, v in values.items() if k not in wrong}
+        return kind.model_validate({**stand_ins, **good, **more}), wrong
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as its file has it: the student's own settings beside the run's."""
+    run = recipe.model_dump(mode="json", exclude={"settings"})
+    own = recipe.settings.model_dump(mode="json", exclude=set(recipe.settings.derived))
+    return {"task": run.pop("task"), "student": run.pop("student"), **own, **run}
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe with every setting written out, as YAML that `read` takes again."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(flat(recipe), sort_keys=False, allow_unicode=True)
 
 
 def _pairs(source: str, where: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:

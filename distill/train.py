@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
+from .. import students
 from . import batches, checkpoint, data, evaluate, features, finished, objectives, origin, progress
 from .checkpoint import RunFault
-from .recipe import Recipe, check
+from .recipe import Recipe, check, flat
 
 
 class Interrupted(RunFault):
@@ -78,7 +79,7 @@ def train(recipe: Recipe) -> Path:
         RunFault: the folder is in use, the disk is full, the loss is no number, ...
         Interrupted: Ctrl-C; what was learned is saved.
     """
-    recipe = check(recipe.model_dump())
+    recipe = check(flat(recipe))
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     accelerator = Accelerator(
         # Without it, several processes on a machine without a GPU would not find each other.
@@ -113,7 +114,7 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
     seed_all(recipe.seed)
     sets = data.load(recipe)
     say.line("data: " + ", ".join(f"{k} {v:,}" for k, v in sets.counts.items()))
-    student = build(recipe, sets.schema)
+    student = build(recipe, sets.schema, sets.train)
     student.to(accelerator.device)
     if main:
         origin.write(folder / "origin.json", recipe, sets.counts)
@@ -298,14 +299,12 @@ def _save_last(folder: Path, student: nn.Module, optimizer: Any, position: Posit
     accelerator.wait_for_everyone()
 
 
-def build(recipe: Recipe, schema: Any) -> Any:
-    """A new student of the recipe, its heads made for the schema."""
-    from ..students.unified import Unified, UnifiedConfig
-
-    shared = {name: getattr(recipe, name) for name in UnifiedConfig.model_fields if name in Recipe.model_fields}
-    two_prefix = recipe.objective == "two_prefix"
-    config = UnifiedConfig(**shared, view=objectives.text_view(recipe), two_prefix=two_prefix)
-    return Unified.create(config, {recipe.task: schema})
+def build(recipe: Recipe, schema: Any, examples: Sequence[Any] = ()) -> Any:
+    """A new student of the recipe, made for the schema (and, where it needs a vocabulary, for the examples)."""
+    derived = {"view": objectives.text_view(recipe), "two_prefix": recipe.objective == "two_prefix"}
+    update = {key: value for key, value in derived.items() if key in recipe.settings.derived}
+    config = recipe.settings.model_copy(update=update)
+    return students.find(recipe.student).create(config, {recipe.task: schema}, examples)
 
 
 def pace(step: int, total: int, recipe: Recipe) -> float:

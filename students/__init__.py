@@ -9,9 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-#: A student's name to the module that holds it. The class has the module's name (`unified.Unified`).
+#: A student's name to the module and class that it is.
 STUDENTS = {
-    "unified": "students.unified",
+    "unified": "students.unified:Unified",
+    "opentag": "students.attributes.opentag:OpenTag",
+    "suopentag": "students.attributes.suopentag:SUOpenTag",
+    "aveqa": "students.attributes.aveqa:AVEQA",
+    "mae": "students.attributes.mae:MAE",
+    "mjave": "students.attributes.mjave:MJAVE",
+    "mxt": "students.attributes.mxt:MXT",
 }
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -19,13 +25,13 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 def find(name: str) -> Any:
     """The class of a student, imported now; a `KeyError` that lists what there is, if there is none."""
-    module = import_module(_path(name))
-    return getattr(module, module.__name__.rpartition(".")[2].title().replace("_", ""))
+    module, _, made = _path(name).partition(":")
+    return getattr(import_module(module), made)
 
 
 def describe(name: str) -> str:
     """What a student is, in one line, read from its file without importing it."""
-    spec = find_spec(_path(name))
+    spec = find_spec(_path(name).partition(":")[0])
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

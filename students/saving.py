@@ -30,20 +30,31 @@ class CheckpointError(ValueError):
     """A folder that holds no student, or not the one it says: which file, what is wrong, what to do."""
 
 
-def write(folder: Path, name: str, student: nn.Module, encoder: TextEncoder, settings: Mapping[str, Any]) -> None:
+def write(
+    folder: Path, name: str, student: nn.Module, encoder: TextEncoder | None, settings: Mapping[str, Any]
+) -> None:
     """Write a student; an existing one in that folder is written over.
 
     Args:
         folder: made if it is not there.
         name: the student's name in ``STUDENTS``.
         student: its weights, all but the encoder's.
-        encoder: its backbone: kept as an adapter in PEFT's format if it wears one, else as transformers does.
+        encoder: its backbone, if it has one: kept as an adapter in PEFT's format if it wears one, else as transformers
+            does.
         settings: what else ``config.json`` keeps; ``settings["config"]["backbone"]`` is the backbone's name.
     """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    backbone = settings["config"]["backbone"]
+    if encoder is not None:
+        _write_encoder(folder, encoder, settings["config"]["backbone"])
+    save_file(own_state(student), folder / WEIGHTS, metadata={"format": "pt"})
+    text_ = json.dumps({"student": name, **settings}, indent=1, ensure_ascii=False)
+    (folder / CONFIG).write_text(text_ + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card(name, settings), encoding="utf-8")
+
+
+def _write_encoder(folder: Path, encoder: TextEncoder, backbone: str) -> None:
     if encoder.plain is encoder.model:
         encoder.model.save_pretrained(folder / BACKBONE)
     else:
@@ -52,10 +63,6 @@ def write(folder: Path, name: str, student: nn.Module, encoder: TextEncoder, set
         encoder.model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's template; the card is ours
     encoder.sub_tokens.tokenizer.save_pretrained(folder / TOKENIZER)
-    save_file(own_state(student), folder / WEIGHTS, metadata={"format": "pt"})
-    text_ = json.dumps({"student": name, **settings}, indent=1, ensure_ascii=False)
-    (folder / CONFIG).write_text(text_ + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card(name, settings), encoding="utf-8")
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -104,12 +111,14 @@ def own_state(student: nn.Module) -> dict[str, Tensor]:
 def card(name: str, settings: Mapping[str, Any]) -> str:
     """A model card's stub; what it was trained on and scored is added by who trained it."""
     config = settings["config"]
-    tuned = f"LoRA of rank {config['lora_rank']}" if config["lora_rank"] else "full fine-tuning"
-    heads, tasks = ", ".join(config["heads"]), ", ".join(settings["schemas"])
+    backbone = config.get("backbone")
+    tuned = f"LoRA of rank {config['lora_rank']}" if config.get("lora_rank") else "full fine-tuning"
+    base = f"base_model: {backbone}\n" if backbone else ""
+    made = [f"- tasks: {', '.join(settings['schemas'])}"]
+    made += [f"- backbone: {backbone} ({tuned})"] if backbone else []
+    made += [f"- heads: {', '.join(config['heads'])}"] if "heads" in config else []
     return (
-        f"---\nlibrary_name: magister\nbase_model: {config['backbone']}\n---\n"
-        f"# A `{name}` student of Magister\n\n"
-        f"- tasks: {tasks}\n- backbone: {config['backbone']} ({tuned})\n- heads: {heads}\n\n"
+        f"---\nlibrary_name: magister\n{base}---\n# A `{name}` student of Magister\n\n" + "\n".join(made) + "\n\n"
         "```python\nfrom magister.students import load\n\n"
         'student = load("PATH OF THIS FOLDER")\nanswers = student.predict(examples)\n```\n'
     )

@@ -48,22 +48,27 @@ class ImageEncoder(nn.Module):
     """A pretrained vision network that gives features at several depths.
 
     The pyramid has up to four depths (the last stages of a CNN, blocks of a ViT at even distances), each
-    average-pooled to 2 x 2 cells; then, as one more level of one cell, the network's own vector of the
-    picture where it has one (a convolution behind the last stage, a CLS token, CLIP's image embedding).
+    average-pooled to ``grid x grid`` cells (2 x 2); then, as one more level of one cell, the network's own
+    vector of the picture where it has one (a convolution behind the last stage, a CLS token, CLIP's image embedding).
 
     Args:
         name: ``efficientnet-lite0`` (packaged), ``timm:NAME``, ``open_clip:NAME@WEIGHTS`` (a tag or a file),
             or ``hf:NAME`` (a transformers vision model's name or path; of a CLIP-like pair the vision part).
         trainable: let it learn. Else it stays in eval mode (batch statistics too) and gives constants.
         pretrained: False builds it with random weights.
+        grid: cells a side that each depth is pooled to.
+        depths: how many depths there are; 1 is the last stage alone.
 
     Attributes:
         levels: ``(cells, channels)`` of each level.
     """
 
-    def __init__(self, name: str, trainable: bool = False, pretrained: bool = True) -> None:
+    def __init__(
+        self, name: str, trainable: bool = False, pretrained: bool = True, grid: int = GRID, depths: int = DEPTHS
+    ) -> None:
         super().__init__()
         guard()
+        self.grid, self.depths = grid, depths
         network = _build(name, pretrained)
         self.name, self.trainable = name, trainable
         self.network, self._maps = network.model.eval().requires_grad_(trainable), network.maps
@@ -79,11 +84,11 @@ class ImageEncoder(nn.Module):
         maps, vector = self._maps(self.network, pixels, None)
         deep = [i for i, m in enumerate(maps) if pixels.shape[-1] // m.shape[-1] >= FINEST_STRIDE]
         tokens = len(deep) > 1 and maps[deep[0]].shape == maps[deep[-1]].shape
-        if tokens and len(deep) > DEPTHS:
-            picked = [deep[len(deep) * (i + 1) // DEPTHS - 1] for i in range(DEPTHS)]
+        if tokens and len(deep) > self.depths:
+            picked = [deep[len(deep) * (i + 1) // self.depths - 1] for i in range(self.depths)]
         else:
-            picked = deep[-DEPTHS:]
-        levels = [(GRID * GRID, maps[i].shape[1]) for i in picked]
+            picked = deep[-self.depths :]
+        levels = [(self.grid**2, maps[i].shape[1]) for i in picked]
         # The mean of a CNN's last stage would say nothing that its cells do not.
         own = vector is not None and (tokens or vector.shape[1] != levels[-1][1])
         if own and vector is not None:
@@ -107,7 +112,7 @@ class ImageEncoder(nn.Module):
         """Features of prepared pictures ``[B, 3, H, W]``: one ``[B, cells, channels]`` a level, in fp32."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             maps, vector = self._maps(self.network, pixels, self._indices)
-            pooled = [F.adaptive_avg_pool2d(m.float(), GRID).flatten(2).transpose(1, 2) for m in maps]
+            pooled = [F.adaptive_avg_pool2d(m.float(), self.grid).flatten(2).transpose(1, 2) for m in maps]
             if self._with_vector and vector is not None:
                 pooled.append(vector.float()[:, None])
             return pooled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class CRF(nn.Module):
             emissions: ``[B, W, K]``.
             mask: ``[B, W]``.
             allowed: bool ``[K + 1, K]``: which tag (column) may follow which (row; the last row is the start
-                of a sentence), such as `legal_bio` gives. It binds the decoding alone; training stays free.
+                of a sentence), such as `tags.Tags.legal` gives. It binds the decoding alone; training stays free.
 
         Raises:
             ValueError: a mask with holes, an empty sentence, or no sequence is allowed.
@@ -92,18 +91,6 @@ class CRF(nn.Module):
         first = self.start_transitions.index_select(0, tags[:, 0])
         last = self.end_transitions.index_select(0, tags.gather(1, lengths[:, None] - 1)[:, 0])
         return first + words.sum(1) + moves.masked_fill(~mask[:, 1:], 0.0).sum(1) + last
-
-
-def legal_bio(tags: Sequence[str]) -> Tensor:
-    """Which tag may follow which under IOB2: bool ``[K + 1, K]``, the last row for a sentence's start.
-
-    ``I-T`` may only follow ``B-T`` or ``I-T``; everything else is free.
-    """
-
-    def legal(before: str, tag: str) -> bool:
-        return tag[:2] != "I-" or (before[:2] in ("B-", "I-") and before[2:] == tag[2:])
-
-    return torch.tensor([[legal(before, tag) for tag in tags] for before in [*tags, "O"]])
 
 
 def _checked(emissions: Tensor, mask: Tensor, num_tags: int) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ...tasks import ner
 from ...tasks.task import DataFault
-from ..collate import Collated, Found, Item, Layout, Reading, Row, Text, owner, pad, place, stack
+from ..collate import Collated, Found, Item, Layout, Reading, Row, Text, owner, pad
 from ..fusion.copies import COMMON, CopyReader, copies, tells
 from ..student import View
-from .crf import CRF, legal_bio
+from ..units import lay, unit_states
+from .crf import CRF
+from .tags import Tags
 
 #: Fills tags behind the last word; never read, since the mask covers it.
 NO_TAG = 0
@@ -23,7 +25,7 @@ class TaggingHead(nn.Module):
     """Emissions and a CRF over words.
 
     Attributes:
-        tags: ``O``, then ``B-`` and ``I-`` of each type in the schema's order.
+        tags: BIO over the types in the schema's order.
         crf: its `CRF`; ``crf.marginals(emissions, mask)`` are the soft labels that objectives compare.
         copies: lets each word read its repetitions in the side text, or None.
     """
@@ -31,35 +33,24 @@ class TaggingHead(nn.Module):
     def __init__(self, hidden: int, labels: Sequence[str], dropout: float, copies: bool = False) -> None:
         super().__init__()
         self.copies = CopyReader(hidden) if copies else None
-        self.tags = bio(labels)
+        self.tags = Tags(tuple(labels))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden, len(self.tags))
         self.crf = CRF(len(self.tags))
-        self.register_buffer("legal", legal_bio(self.tags), persistent=False)
+        self.register_buffer("legal", self.tags.legal(), persistent=False)
 
     def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
         """Rows of some texts, where to find the state of each word, and the gold tags of those that have gold."""
-        rows: list[Row] = []
-        owners, at, tags, counts = [], [], [], Counter[str]()
+        laid = lay(layout, items, view)
+        tensors, counts = laid.tensors, laid.counts
+        tags: list[list[int]] = []
         repeated: list[list[list[int]]] = []
-        for item in items:
-            text = layout.read(item.example)
-            if not text.pieces:
-                raise DataFault(f"example {item.example.id}", "its text has no words", "leave it out")
-            own, cut = layout.rows(text, item.example.id, sides=layout.sides(item.example, view))
-            counts += cut
-            at.append([place(own, unit, len(rows), layout.encoder.decoder) for unit in range(len(text.pieces))])
-            rows += own
-            owners += [item.index] * len(own)
+        for item, text, own in zip(items, laid.texts, laid.rows, strict=True):
             if self.copies is not None:
                 repeated.append(copies_of(text, item.example.text, own))
             gold, remarks = tags_of(item.example, text.spans, self.tags)
             tags.append(gold)
             counts += remarks
-        tensors = stack(layout.encoder, rows, owners)
-        tensors["word_row"] = pad([[row for row, _ in words] for words in at])
-        tensors["word_at"] = pad([[position for _, position in words] for words in at])
-        tensors["word_mask"] = pad([[1] * len(words) for words in at], dtype=torch.bool)
         tensors["tags"] = pad(tags, NO_TAG)
         if any(positions for words in repeated for positions in words):
             tensors["copy_at"], tensors["copy_mask"] = pad_copies(repeated)
@@ -69,7 +60,7 @@ class TaggingHead(nn.Module):
     def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the texts with gold, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
         states = reading.states(tensors)
-        words = states[tensors["word_row"], tensors["word_at"]]
+        words = unit_states(states, tensors)
         if self.copies is not None and "copy_at" in tensors:
             repeated = states[tensors["word_row"].unsqueeze(-1), tensors["copy_at"]]
             words = self.copies(words, repeated, tensors["copy_mask"])
@@ -108,21 +99,13 @@ class TaggingHead(nn.Module):
     def decode(self, emissions: Tensor, mask: Tensor) -> list[list[tuple[int, int, str]]]:
         """Typed spans of words ``(first, last + 1, type)`` of each text, by Viterbi under the rules of BIO."""
         allowed: Tensor = self.legal  # type: ignore[assignment]
-        return [spans_of([self.tags[t] for t in path]) for path in self.crf.viterbi(emissions, mask, allowed)]
+        return [self.tags.decode(path) for path in self.crf.viterbi(emissions, mask, allowed)]
 
     @torch.no_grad()
     def confidence(self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]) -> list[list[float]]:
         """For each span the smallest posterior among its words' tags."""
         posterior = self.crf.marginals(emissions, mask).exp().cpu()
-        found = []
-        for row, of_text in zip(posterior, spans, strict=True):
-            scores = []
-            for first, last, kind in of_text:
-                begin, inside = self.tags.index(f"B-{kind}"), self.tags.index(f"I-{kind}")
-                probabilities = [row[first, begin], *row[first + 1 : last, inside]]
-                scores.append(float(min(probabilities)))
-            found.append(scores)
-        return found
+        return [self.tags.sure(row, of_text) for row, of_text in zip(posterior, spans, strict=True)]
 
 
 def copies_of(text: Text, written: str, rows: Sequence[Row]) -> list[list[int]]:
@@ -152,14 +135,7 @@ def pad_copies(found: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor
     return at, mask
 
 
-def bio(labels: Iterable[str]) -> list[str]:
-    """The tag set of some types."""
-    return ["O", *(f"{mark}-{label}" for label in labels for mark in "BI")]
-
-
-def tags_of(
-    example: ner.Example, spans: Sequence[tuple[int, int]], tags: Sequence[str]
-) -> tuple[list[int], Counter[str]]:
+def tags_of(example: ner.Example, spans: Sequence[tuple[int, int]], tags: Tags) -> tuple[list[int], Counter[str]]:
     """The gold tag of each word, and what BIO over words could not hold.
 
     An entity that begins or ends inside a word takes the whole word (counted ``entities_widened_to_words``); one that
@@ -168,8 +144,8 @@ def tags_of(
     """
     found, counts = [0] * len(spans), Counter[str]()
     for entity in example.gold.entities if example.gold else ():
-        if f"B-{entity.type}" not in tags:
-            known = ", ".join(t[2:] for t in tags if t.startswith("B-"))
+        if entity.type not in tags.labels:
+            known = ", ".join(tags.labels)
             raise DataFault(f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}")
         assert entity.start is not None  # `ner.Example` sees to both
         assert entity.end is not None
@@ -179,21 +155,5 @@ def tags_of(
             continue
         if (spans[inside[0]][0], spans[inside[-1]][1]) != (entity.start, entity.end):
             counts["entities_widened_to_words"] += 1
-        for w in inside:
-            found[w] = tags.index(f"I-{entity.type}")
-        found[inside[0]] = tags.index(f"B-{entity.type}")
+        found[inside[0] : inside[-1] + 1] = tags.of_span(len(inside), entity.type)
     return found, counts
-
-
-def spans_of(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Typed spans ``(first, last + 1, type)`` of a tag sequence; an ``I-`` that continues nothing begins a span."""
-    spans: list[tuple[int, int, str]] = []
-    for at, tag in enumerate(tags):
-        if tag == "O":
-            continue
-        mark, kind = tag[0], tag[2:]
-        if mark == "I" and spans and spans[-1][1:] == (at, kind):
-            spans[-1] = (spans[-1][0], at + 1, kind)
-        else:
-            spans.append((at, at + 1, kind))
-    return spans

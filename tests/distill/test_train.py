@@ -239,7 +239,8 @@ def test_the_learning_rate_rises_and_falls(recipe: Recipe, schedule: str) -> Non
 def test_two_processes_are_one_with_a_double_batch(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipe.model_copy(update={"epochs": 1, "dropout": 0.0, "lora_dropout": 0.0})
+    settings = recipe.settings.model_copy(update={"dropout": 0.0})
+    recipe = recipe.model_copy(update={"epochs": 1, "settings": settings})
     one = train.train(recipe.model_copy(update={"batch_size": 16, "output": str(tmp_path / "one")}))
     script = tmp_path / "run.py"
     script.write_text(RUN)

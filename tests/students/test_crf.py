@@ -9,7 +9,8 @@ import torch
 import torchcrf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from magister.students.heads.crf import CRF, legal_bio
+from magister.students.heads.crf import CRF
+from magister.students.heads.tags import Tags
 from torch import Tensor
 
 
@@ -161,8 +162,7 @@ def test_bf16_is_computed_in_fp32() -> None:
 
 
 def test_illegal_transitions_are_forbidden_at_decoding() -> None:
-    tags = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-    allowed = legal_bio(tags)
+    allowed = Tags(("PER", "LOC")).legal()
     assert allowed.shape == (6, 5)
     assert allowed[:, [0, 1, 3]].all()
     assert allowed[:, 2].tolist() == [False, True, True, False, False, False]

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from magister.students.collate import Item, Layout, Text, read
 from magister.students.encoders import text
 from magister.students.heads import generative, ranking, rationale, span, tagging
+from magister.students.heads.tags import Tags
 from magister.students.student import View
 from magister.tasks import attributes, ner
 from magister.tasks.task import DataFault
 from torch import Tensor
 
-TAGS = tagging.bio(["PER", "LOC"])
+TAGS = Tags(("PER", "LOC"))
+NAMES = TAGS.names
 
 
 class Plain:
@@ -51,17 +53,17 @@ def example(words: str, *spans: tuple[int, int, str]) -> ner.Example:
 def test_gold_tags_by_hand() -> None:
     post = example("to New York with Ann", (3, 11, "LOC"), (17, 20, "PER"))
     tags, counts = tagging.tags_of(post, ner.word_spans(post), TAGS)
-    assert [TAGS[t] for t in tags] == ["O", "B-LOC", "I-LOC", "O", "B-PER"]
+    assert [NAMES[t] for t in tags] == ["O", "B-LOC", "I-LOC", "O", "B-PER"]
     assert not counts
 
 
 def test_gold_that_words_cannot_hold_is_counted() -> None:
     inside = example("#Paris2017 now", (1, 6, "LOC"))
     tags, counts = tagging.tags_of(inside, ner.word_spans(inside), TAGS)
-    assert ([TAGS[t] for t in tags], counts) == (["B-LOC", "O"], {"entities_widened_to_words": 1})
+    assert ([NAMES[t] for t in tags], counts) == (["B-LOC", "O"], {"entities_widened_to_words": 1})
     nested = example("New York Times", (0, 14, "PER"), (0, 8, "LOC"))
     tags, counts = tagging.tags_of(nested, ner.word_spans(nested), TAGS)
-    assert ([TAGS[t] for t in tags], counts) == (["B-PER", "I-PER", "I-PER"], {"entities_overlapping": 1})
+    assert ([NAMES[t] for t in tags], counts) == (["B-PER", "I-PER", "I-PER"], {"entities_overlapping": 1})
 
 
 def test_an_unknown_type_is_named() -> None:
@@ -71,11 +73,11 @@ def test_an_unknown_type_is_named() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(TAGS), max_size=12))
+@given(st.lists(st.sampled_from(NAMES), max_size=12))
 def test_spans_equal_seqeval(tags: list[str]) -> None:
     from seqeval.metrics.sequence_labeling import get_entities
 
-    assert tagging.spans_of(tags) == [(a, b + 1, kind) for kind, a, b in get_entities(tags)]
+    assert TAGS.decode([NAMES.index(t) for t in tags]) == [(a, b + 1, kind) for kind, a, b in get_entities(tags)]
 
 
 def test_tagging_loss_is_that_of_the_words_alone() -> None:

@@ -1,0 +1,1 @@
+"""Published systems that extract attribute values."""
