@@ -150,12 +150,13 @@ class System(nn.Module):
         found: list[Any] = [None] * len(examples)
         given_up = Counter[str]()
         try:
-            for start in range(0, len(order), batch_size):
-                at = order[start : start + batch_size]
-                answered, counts = self.answer([examples[i] for i in at], view)
-                given_up.update(counts)
-                for i, one in zip(at, answered, strict=True):
-                    found[i] = one
+            with text_encoder.merged(getattr(self.encoder, "model", None)):
+                for start in range(0, len(order), batch_size):
+                    at = order[start : start + batch_size]
+                    answered, counts = self.answer([examples[i] for i in at], view)
+                    given_up.update(counts)
+                    for i, one in zip(at, answered, strict=True):
+                        found[i] = one
         finally:
             self.train(was_training)
         self.given_up = dict(given_up)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -257,6 +258,13 @@ def attend(
     return states.to(query.dtype), None
 
 
+def use_attention(model: Any) -> None:
+    """Make a transformers model attend by `attend`, where it has sdpa attention."""
+    if model._supports_sdpa:
+        _register()
+        model.set_attn_implementation(ATTENTION)
+
+
 @cache
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -296,21 +304,22 @@ def load(name: str, tokenizer: str | Path | None = None, max_tokens: int | None 
         if getattr(config, name_of_it, 0):
             setattr(config, name_of_it, 0.0)  # there is no fused kernel for it on a CPU: 40 % of a step
     model = auto.from_pretrained(path, config=config, dtype=torch.float32)
-    if model._supports_sdpa:
-        _register()
-        model.set_attn_implementation(ATTENTION)
+    use_attention(model)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # never read, and LoRA would train it
     return TextEncoder(model, AutoTokenizer.from_pretrained(tokenizer or path), max_tokens)
 
 
-def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> Any:
-    """The model with a LoRA adapter on every linear layer (Hu et al., 2022), everything else frozen."""
+def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float, whole: Sequence[str] = ()) -> Any:
+    """The model with a LoRA adapter on every linear layer (Hu et al., 2022), everything else frozen but the modules
+    named in ``whole``, which are trained and kept with the adapter."""
     guard()
     from peft import LoraConfig, get_peft_model
 
     settings: Any = {"lora_alpha": alpha}  # a fraction will do, whatever peft's annotation says
-    config = LoraConfig(r=rank, **settings, lora_dropout=dropout, target_modules="all-linear")
+    config = LoraConfig(
+        r=rank, **settings, lora_dropout=dropout, target_modules="all-linear", modules_to_save=list(whole) or None
+    )
     return spare_casts(get_peft_model(model, config))
 
 
@@ -320,6 +329,32 @@ def spare_casts(model: Any) -> Any:
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False
     return model
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """A model whose LoRA adapters are added into its weights: one product a layer where there were three.
+
+    The weights come back bit for bit, which subtracting the adapters again would not give. Gradients must not be taken
+    inside. A model without adapters is left alone.
+    """
+    if not hasattr(model, "peft_config"):
+        yield
+        return
+    guard()
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    kept = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, weight in zip(layers, kept, strict=True):
+            deltas = [layer.get_delta_weight(name) for name in layer.active_adapters]
+            layer.get_base_layer().weight.data = sum(deltas, start=weight)
+        with model.disable_adapter():
+            yield
+    finally:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = weight
 
 
 def _one_of(*ids: int | None) -> Any:

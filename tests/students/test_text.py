@@ -234,3 +234,32 @@ def test_shapes(word: str, previous: str, expected: str) -> None:
     names = [mark + casing for mark in collate.MARKS for casing in collate.SHAPES]
     assert names[shape(word, previous)] == expected
     assert len(names) == collate.shape_count()
+
+
+@pytest.mark.parametrize("name", ["tiny_bert", "tiny_gemma"])
+def test_merged_adapters_give_the_same_states_and_go_without_a_trace(name: str, request: pytest.FixtureRequest) -> None:
+    model = text.with_lora(text.load(request.getfixturevalue(name)).eval().model, 4, 8.0, 0.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    learn = [p.requires_grad for p in model.parameters()]
+    ids = torch.randint(5, 20, (2, 7))
+    run = lambda: model.get_base_model().base_model(input_ids=ids).last_hidden_state.detach()
+    before = run()
+    with pytest.raises(KeyError), text.merged(model):
+        assert torch.allclose(run(), before, atol=1e-4)
+        assert not torch.equal(model.get_base_model().state_dict()[_adapted(state)], state[_in_peft(state)])
+        raise KeyError
+    assert torch.equal(run(), before)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == learn
+
+
+def _in_peft(state: dict[str, torch.Tensor]) -> str:
+    return next(k for k in state if k.endswith("base_layer.weight"))
+
+
+def _adapted(state: dict[str, torch.Tensor]) -> str:
+    return _in_peft(state).removeprefix("base_model.model.")
