@@ -77,6 +77,26 @@ def without_duplicates(extra: Sequence[Any], held_out: Iterable[Any]) -> tuple[t
     return kept, len(extra) - len(kept)
 
 
+def answered(
+    examples: Iterable[Any], answers: Mapping[str, Any], answer: Any, where: str
+) -> tuple[tuple[Any, ...], int]:
+    """The examples with the teacher's answer (the task's class ``answer``) in place of gold, and how many have none.
+
+    Raises a `DataFault` if no id fits: then the answers are those of other data.
+    """
+    examples = tuple(examples)
+    known = [e for e in examples if e.id in answers]
+    if examples and not known:
+        raise DataFault(
+            where,
+            f"no id of the data is in it: the data has ids like {examples[0].id!r}, "
+            f"the answers have ids like {next(iter(answers), 'none at all')!r}",
+            "take the corpus that was made of this data set",
+        )
+    made = (e.model_copy(update={"gold": answer.model_validate(answers[e.id])}) for e in known)
+    return tuple(made), len(examples) - len(known)
+
+
 def without_gold(examples: Iterable[Any]) -> tuple[Any, ...]:
     """The same examples unlabelled: their gold is not there to be used."""
     return tuple(e.model_copy(update={"gold": None}) for e in examples)

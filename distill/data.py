@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..tasks import readers
+from ..tasks import TASKS, readers
 from ..tasks.dataset import Dataset
 from ..tasks.task import DataFault
 from ..teachers.knowledge import corpus
@@ -44,6 +44,10 @@ def load(recipe: Recipe) -> Data:
         raise DataFault(recipe.data, f"is data for {dataset.task}, and the recipe's task is {recipe.task}")
     counts: Counter[str] = Counter(faults=len(dataset.faults), **dataset.notes)
     train, valid = _train_and_valid(dataset, recipe)
+    if recipe.answers:
+        said = corpus.answers(find(recipe.answers), recipe.answers_prompt)
+        answer = TASKS[recipe.task].Answer
+        train, counts["train_without_answer_dropped"] = batches.answered(train, said, answer, recipe.answers)
     splits = {
         "train": batches.subset(train, recipe.train_fraction, recipe.train_limit),
         "valid": batches.subset(valid, 1.0, recipe.valid_limit),

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import students
+from ..eval import confidence
 from ..eval import score as scoring
 from ..students.student import View
 from . import checkpoint, data, features
 from .recipe import Recipe, read
+
+#: The largest share of the gold values found where at least 90 % of the values kept are right (`eval.confidence`).
+RECALL = "recall_at_90P"
+PROTOCOL = (
+    "recall_at_90P: one threshold for all attributes, the best on these examples; equal confidences stay together."
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Evaluation:
     Attributes:
         scores: the metrics with bootstrap 95 % intervals.
         answers: one an example, in their order.
+        confidences: the student's probabilities beside each answer: of `attributes` one an attribute.
         view: what the student was shown.
         seconds_per_1000: wall-clock time of ``predict``, per 1,000 examples.
         counts: what was given up on the way (``context_tokens_cut``, ``image_missing``), and examples without
@@ -32,6 +40,7 @@ class Evaluation:
 
     scores: scoring.Scores
     answers: list[Any]
+    confidences: list[Any]
     view: View
     seconds_per_1000: float
     counts: dict[str, int]
@@ -68,15 +77,19 @@ def evaluate(
     student.eval()
     started = time.perf_counter()
     with torch.autocast(next(student.parameters()).device.type, torch.bfloat16, enabled=precision == "bf16"):
-        answers = student.predict(examples, view, batch_size=batch_size)
+        answered = student.predict(examples, view, batch_size=batch_size, return_scores=True)
     seconds = time.perf_counter() - started
     counts = dict(student.given_up)
     for name in view.context:
         counts[f"without_{name}"] = sum(not e.context.get(name) for e in examples)
     if view.images:
         counts["without_image"] = sum(not e.images for e in examples)
+    answers, confidences = [a for a, _ in answered], [c for _, c in answered]
     scores = scoring.score(task, examples, answers, **options)
-    return Evaluation(scores, answers, view, 1000 * seconds / len(examples), counts)
+    if task == "attributes" and any(c is not None for own in confidences for c in own.values()):
+        found = confidence.interval(examples, answers, confidences)
+        scores = replace(scores, metrics={**scores.metrics, RECALL: found}, protocol=f"{scores.protocol} {PROTOCOL}")
+    return Evaluation(scores, answers, confidences, view, 1000 * seconds / len(examples), counts)
 
 
 def evaluate_run(

@@ -175,6 +175,8 @@ def variant(recipe: Recipe) -> str:
     parts = [" + ".join(reads)]
     if recipe.objective != "gold":
         parts.append(recipe.objective)
+    if recipe.answers:
+        parts.append("a teacher's answers for gold")
     if recipe.teacher_run:
         parts.append(
             "finished teacher" if len(recipe.teacher_run) == 1 else f"{len(recipe.teacher_run)} finished teachers"

@@ -57,6 +57,8 @@ class Recipe(BaseModel):
     images: bool = False
     knowledge: str | None = None
     knowledge_prompt: str | None = None
+    answers: str | None = None
+    answers_prompt: str | None = None
     extra_data: tuple[str, ...] = ()
     extra_knowledge: tuple[str, ...] = ()
     extra_split: Names = ("train",)
@@ -109,6 +111,8 @@ class Recipe(BaseModel):
                 ("context", "knowledge"),
                 "context names knowledge, but knowledge (where it lies) is not set",
             )
+        if self.answers_prompt and not self.answers:
+            yield ("answers_prompt", "answers"), "answers_prompt chooses among answers, and answers is not set"
         if self.objective == "two_prefix" and self.alpha > 1:
             yield (
                 ("objective", "alpha"),

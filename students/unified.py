@@ -38,7 +38,11 @@ SERVES: dict[str, tuple[HeadName, ...]] = {
     "ner": ("tagging", "span", "generative"),
     "verbatim": ("span", "generative"),
     "free": ("span", "generative"),
+    "number": ("span", "generative"),
+    "date": ("span", "generative"),
     "one_of": ("ranking", "generative"),
+    "boolean": ("ranking", "generative"),
+    "several": ("generative",),
 }
 
 #: Packaged backbones without a decoder; others are judged when their config is read.
@@ -209,7 +213,8 @@ class Unified(System):
         schema = self._schema("attributes")
         for name in example.asked:
             try:
-                ask(schema.attribute(name, example.category).type, [name])
+                attribute = schema.attribute(name, example.category)
+                ask("several" if attribute.many else attribute.type, [name])
             except KeyError as error:
                 raise DataFault(f"example {example.id}", error.args[0]) from None
         return found

@@ -7,6 +7,7 @@ Nothing is thrown away: what a student reads is chosen by `texts`, and why a row
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -250,6 +251,25 @@ def import_texts(
     )
     build(out, rows, card)
     return found
+
+
+def answers(path: Path, prompt: str | Sequence[str] | None = None) -> dict[str, Any]:
+    """What a student may take for gold: example id to the teacher's answer, as plain JSON.
+
+    Kept rows alone, without those whose prompt showed the gold. Of several answers to an example the one with the
+    highest vote counts, else the first. A `DataFault` if there is none.
+    """
+    wanted = [prompt] if isinstance(prompt, str) else prompt
+    chosen: dict[str, tuple[float, Any]] = {}
+    for row in rows(path, status="kept", filters=Filters(unhinted=True)):
+        if row["answer"] is None or (wanted is not None and _place(row["prompt"], wanted) is None):
+            continue
+        vote = row["vote"] or 0.0
+        if row["id"] not in chosen or vote > chosen[row["id"]][0]:
+            chosen[row["id"]] = vote, json.loads(row["answer"])
+    if not chosen:
+        raise DataFault(str(path), "holds no kept answers", "generate with zero_shot, few_shot or an extract prompt")
+    return {name: answer for name, (_, answer) in chosen.items()}
 
 
 def _texts_of_file(file: Path) -> dict[str, str]:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from magister.distill import evaluate, features, objectives, train
-from magister.distill.recipe import check
+from magister.distill import batches, data, evaluate, features, objectives, train
+from magister.distill.recipe import RecipeFault, check
 from magister.models.packaged import available
 from magister.students.student import View
 from magister.tasks import attributes
 from magister.tasks.dataset import Dataset
 from magister.tasks.images import Image
 from magister.tasks.readers import jsonl
+from magister.tasks.task import DataFault
+from magister.teachers.knowledge import corpus
 from PIL import Image as Pillow
 
 SCHEMA = attributes.Schema(
@@ -130,3 +132,29 @@ def test_posteriors_of_a_ranking_stand_by_example(backbone: Path, tmp_path: Path
     assert loss.weight == 7
     loss.total.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+
+def test_a_teachers_answers_stand_for_gold(tmp_path: Path) -> None:
+    absent = attributes.Answer(values={"Color": ()})
+    made = [attributes.Example(id=f"p{n}", text=f"red mug {n}", asked=("Color",), gold=absent) for n in range(4)]
+    schema = attributes.Schema(attributes=(attributes.Attribute(name="Color"),))
+    splits = {"train": tuple(made), "valid": tuple(e.model_copy(update={"id": f"v{e.id}"}) for e in made)}
+    jsonl.write(Dataset("mugs", "attributes", schema, splits), tmp_path / "mugs.jsonl")
+    row = {"prompt": "attributes/few_shot.v1", "sample": 0, "text": "", "status": "kept", "reason": None}
+    rows = [
+        {**row, "id": "p0", "answer": '{"values": {"Color": ["red"]}}', "vote": 0.5},
+        {**row, "id": "p0", "answer": '{"values": {"Color": ["mug"]}}', "vote": 0.75, "sample": 1},
+        {**row, "id": "p1", "answer": '{"values": {"Color": ["0"]}}', "hinted": True},
+        {**row, "id": "p2", "answer": '{"values": {"Color": ["1"]}}', "status": "quarantined", "reason": "ungrounded"},
+        {**row, "id": "p3", "answer": '{"values": {"Color": []}}'},
+    ]
+    corpus.build(tmp_path / "corpus", rows, corpus.Card("mugs"))
+    settings = {"task": "attributes", "heads": ["span"], "data": str(tmp_path / "mugs.jsonl")}
+    sets = data.load(check({**settings, "answers": str(tmp_path / "corpus")}))
+    assert {e.id: e.gold.values["Color"] for e in sets.train} == {"p0": ("mug",), "p3": ()}
+    assert sets.counts["train_without_answer_dropped"] == 2
+    assert all(e.gold.values["Color"] == () for e in sets.valid)
+    with pytest.raises(RecipeFault, match="answers is not set"):
+        check({**settings, "answers_prompt": "few_shot"})
+    with pytest.raises(DataFault, match="no id of the data is in it"):
+        batches.answered(sets.train, {"x": {}}, attributes.Answer, "corpus")
