@@ -502,6 +502,7 @@ def evaluate(
     split: str = "test",
     teacher: Annotated[str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")] = None,
     prompt: Annotated[str, typer.Option(help="The template a teacher is asked with.")] = "few_shot",
+    shots: Annotated[int, typer.Option(min=0, help="How many training examples a teacher is shown.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1)] = None,
     json_file: JsonFile = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML report.")] = None,
@@ -514,7 +515,10 @@ def evaluate(
 
     one(task, all_tasks(), "task")
     if teacher is not None:
-        result = judge.teacher(teacher, task, data, split, prompt, limit=limit)
+        from .extraction.demonstrations import Nearest
+
+        picker = Nearest if task == "attributes" else None
+        result = judge.teacher(teacher, task, data, split, prompt, limit=limit, shots=shots, picker=picker)
     elif run.startswith("floor:"):
         result = judge.floor(run.removeprefix("floor:"), task, data, split, limit=limit)
     else:
@@ -535,26 +539,99 @@ def extract(
         list[str] | None, typer.Argument(help="Product texts; JSON lines on standard input if left out.")
     ] = None,
     attributes: Annotated[str, typer.Option(help="Attribute names, with commas between.")] = "",
-    image: Annotated[list[Path] | None, typer.Option(help="Pictures of the one product given.")] = None,
-    category: str = "",
+    schema: Annotated[
+        Path | None, typer.Option(help="The attributes in full: a JSON Schema, a NuExtract template, a CSV, our dump.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture of the one product given; may be repeated.")
+    ] = None,
+    category: Annotated[str, typer.Option(help="The category of the products given as texts.")] = "",
     teacher: Annotated[str | None, typer.Option("--teacher", help="A teacher's spec, see `magister teachers`.")] = None,
     student: Annotated[Path | None, typer.Option(help="A trained student's run folder.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A catalogue: .jsonl, .csv, .tsv or .parquet, of any size.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where rows go, resumable: .jsonl, .parquet or a folder. Printed if left out.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="The template a teacher is asked with.")] = None,
+    demonstrations: Annotated[
+        str | None, typer.Option(help="Data whose training split gives worked examples (and the schema).")
+    ] = None,
+    shots: Annotated[int, typer.Option(min=0, help="How many worked examples are shown.")] = 6,
+    votes: Annotated[int, typer.Option(min=1, help="Answers a product, attributes in other orders; most win.")] = 1,
+    vote_below: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Vote only on products with an attribute less sure.")
+    ] = None,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Ask the teacher for log-probabilities.")] = False,
+    normalise: Annotated[bool, typer.Option("--normalise", help="Also give canonical forms: units, dates.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave out copied values that stand nowhere.")] = False,
+    window: Annotated[int | None, typer.Option(min=100, help="Most characters asked about at once.")] = None,
+    text_column: Annotated[str, typer.Option(help="The column of texts; guessed if left out.")] = "",
+    id_column: Annotated[str, typer.Option(help="The column of ids; guessed if left out.")] = "",
+    category_column: Annotated[str, typer.Option(help="The column of categories; guessed if left out.")] = "",
+    image_column: Annotated[str, typer.Option(help="The column of pictures; guessed if left out.")] = "",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --out: ask again what failed.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Extract attributes zero-shot: one JSON line a product, null for absent."""
-    from .extraction import Product, extract
+    """Extract attributes zero-shot: one JSON line a product, null for absent. With --out the same command resumes."""
+    from .extraction import Counts, Product, catalogue
+    from .extraction import extract as rows_of
+    from .extraction.columns import Named
+    from .extraction.run import extract_to
 
     if bool(teacher) == bool(student):
         raise typer.BadParameter("give one of --teacher and --student")
     names = [name.strip() for name in attributes.split(",") if name.strip()]
-    if not names and not student:
-        raise typer.BadParameter("name the attributes: --attributes color,material")
+    if not names and not student and not schema and not demonstrations:
+        raise typer.BadParameter("name the attributes: --attributes color,material, or --schema FILE")
+    if texts and source:
+        raise typer.BadParameter("give texts or --from, not both")
+    if image and len(texts or ()) != 1:
+        raise typer.BadParameter("--image is for one product given as a text; a catalogue has a column of pictures")
+    if retry_failed and out is None:
+        raise typer.BadParameter("--retry-failed needs --out, the run whose failures are asked again")
+    options: dict[str, Any] = {
+        "schema": schema, "teacher": teacher, "student": student, "prompt": prompt, "shots": shots, "votes": votes,
+        "vote_below": vote_below, "confidence": confidence, "normalise": normalise, "strict": strict, "window": window,
+    }  # fmt: skip
+    if demonstrations is not None:
+        options |= worked(demonstrations, shots, schema)
+    named = Named(text_column, id_column, category_column, image_column)
     if texts:
-        pictures = [str(path) for path in image or ()]
-        products = [Product(text=t, category=category, images=tuple(pictures)) for t in texts]
+        pictures = tuple(str(path) for path in image or ())
+        products: Iterable[Any] = [Product(text=t, category=category, images=pictures) for t in texts]
+    elif source:
+        products = catalogue.read(source, named, say)
     else:
-        products = [Product.model_validate_json(line) for line in sys.stdin if line.strip()]
-    for row in extract(products, attributes=names, teacher=teacher, student=student):
-        print(json.dumps(row, ensure_ascii=False), flush=True)
+        products = catalogue.of_lines(sys.stdin.buffer, "standard input", Path(), named, say)
+    with interruptible():
+        if out is not None:
+            counts = extract_to(out, products, names, retry_failed=retry_failed, say=say, **options)
+            summed(counts, as_json)
+            return
+        counts = Counts()
+        for row in rows_of(products, names, counts=counts, **options):
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+    say(str(counts))
+
+
+def worked(data: str, shots: int, schema: Path | None) -> dict[str, Any]:
+    """Demonstrations out of a data set's training split; its schema too, where none is given."""
+    from .extraction.demonstrations import Nearest
+    from .models.packaged import ModelNotFound
+    from .tasks import readers
+
+    dataset = readers.read(data)
+    if dataset.task != "attributes":
+        raise typer.BadParameter(f"--demonstrations {data}: is data for {dataset.task}, not for attributes")
+    say(*dataset.refused())
+    pool: Any = dataset.split("train")
+    try:
+        pool = Nearest(pool, shots=shots)
+    except (ImportError, ModelNotFound) as error:
+        say(f"demonstrations are picked by their words, not by embedding: {error}")
+    return {"demonstrations": pool} | ({} if schema else {"schema": dataset.schema})
 
 
 @app.command()
@@ -567,6 +644,43 @@ def report(
 
     out.write_text(render(records), encoding="utf-8")
     print(f"written: {out}")
+
+
+@app.command()
+def active(
+    source: Annotated[str, typer.Argument(help="A recipe to simulate with; with --pick a trained run's folder.")],
+    out: Annotated[Path, typer.Option(help="The simulation's folder; with --pick a .jsonl file for what was picked.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ... of the recipe")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="random, least_confidence or tag_flip, with commas between; or all three.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="So many times labels are added.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="So many labels are added each time.")] = 50,
+    start: Annotated[int, typer.Option(min=1, help="Labels of the first round, drawn by the seed.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, help="Simulations of each strategy.")] = 3,
+    split: Annotated[Literal["valid", "test"], typer.Option(help="What each round is judged on.")] = "test",
+    pick: Annotated[
+        tuple[int, str] | None, typer.Option(metavar="N DATA", help="Pick N unlabelled examples of DATA for the run.")
+    ] = None,
+    record: Annotated[Path | None, typer.Option(help="Also leave result records in this folder.")] = None,
+) -> None:
+    """Active learning: simulate how many labels a strategy saves, or pick what to label next. Resumes by the round."""
+    from .distill import active as learning
+    from .distill.recipe import read
+    from .distill.rounds import Plan, text, write_records
+
+    strategies = [name.strip() for name in strategy.split(",")] if strategy else list(learning.STRATEGIES)
+    if pick is not None:
+        if len(strategies) != 1 or overrides:
+            raise typer.BadParameter("--pick takes one --strategy and no overrides")
+        for name, score in learning.pick(Path(source), pick[1], pick[0], strategies[0], out):
+            print(f"{name}\t{score:.4g}")
+        return say(f"written: {out}")
+    recipe = read(source, overrides or [])
+    result = learning.simulate(recipe, out, Plan(start=start, batch=batch, split=split), strategies, rounds, seeds, say)
+    print(text(result))
+    for path in write_records(recipe, result, out, record) if record is not None else ():
+        print(f"written: {path}")
 
 
 @app.callback(invoke_without_command=True)

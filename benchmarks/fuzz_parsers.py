@@ -54,7 +54,7 @@ def answers(key: str) -> list[tuple[Any, Any, list[str]]]:
     probes = about.probes()
     known = []
     for example, schema in probes:
-        own = written(key, [example]) or written(key, [e for e, _ in probes])
+        own = written(key, [(example, schema)]) or written(key, probes)
         texts = []
         for text in own:
             value = json.loads(text)
@@ -69,12 +69,12 @@ def answers(key: str) -> list[tuple[Any, Any, list[str]]]:
     return known
 
 
-def written(key: str, examples: Sequence[Any]) -> list[str]:
+def written(key: str, probes: Sequence[tuple[Any, Any]]) -> list[str]:
     """Gold answers as JSON; none of an example without gold, or whose gold is not among its candidates."""
     texts = []
-    for example in examples:
+    for example, schema in probes:
         with contextlib.suppress(InputFault):
-            texts += [face(key).as_json(example.gold, example)] if example.gold is not None else []
+            texts += [face(key).as_json(example.gold, example, schema)] if example.gold is not None else []
     return texts
 
 

@@ -96,10 +96,12 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
 def teacher(
     spec: str, task: str, data: str, split: str = "test", prompt: str = "few_shot", limit: int | None = None,
     say: Callable[[str], None] = print, describe: Callable[[Image], Any] | None = None,
+    shots: int = 4, picker: Callable[..., Any] | None = None,
 ) -> Judgement:  # fmt: skip
     """Ask a teacher about a split and judge its answers; no answer counts as wrong and is counted by its fault.
 
-    ``describe`` puts pictures into words for a teacher that cannot see, in place of a describer made for this call.
+    A template that takes demonstrations is shown the ``shots`` training examples that are most similar by their words,
+    or those that ``picker(training examples, shots=shots)`` picks for an example. ``describe`` puts pictures into words for a teacher that cannot see, in place of a describer made for this call.
     """
     from ..prompts.library import find
     from ..teachers.ask import ask
@@ -110,15 +112,16 @@ def teacher(
     if dataset.task != task:
         raise DataFault(data, f"is data for {dataset.task}, not for {task}")
     examples = dataset.split(split)[:limit]
-    shown = "demonstrations" in find(prompt if "/" in prompt else f"{task}/{prompt}").takes
+    shown = shots > 0 and "demonstrations" in find(prompt if "/" in prompt else f"{task}/{prompt}").takes
     engine = of_spec(spec)
     if not engine.sees_images:
         describe = describe or Describer().describe
     started, answers, faults = time.monotonic(), [], Counter[str]()
     try:
-        pool = dataset.split("train") if shown else ()
+        pool: Any = dataset.split("train") if shown else ()
+        pool = picker(pool, shots=shots) if shown and picker else pool
         for n, said in enumerate(
-            ask(engine, TASKS[task], examples, dataset.schema, prompt, pool, describe=describe), 1
+            ask(engine, TASKS[task], examples, dataset.schema, prompt, pool, shots, describe=describe), 1
         ):
             answers.append(said.answer)
             faults.update([said.fault] if said.fault else [])
@@ -132,7 +135,7 @@ def teacher(
         task=task,
         dataset=data if split == "test" else f"{data} ({split})",
         system=spec,
-        variant=prompt,
+        variant=f"{prompt}, {shots} shown" if shown else prompt,
         examples=tuple(examples),
         answers=tuple(answers),
         backbone=spec,
@@ -141,7 +144,7 @@ def teacher(
         seconds=round(seconds, 1),
         seconds_per_1000=round(1000 * seconds / len(examples), 2),
         revision=origin.revision(),
-        notes=f"{len(examples)} examples of {split}",
+        notes=f"{len(examples)} examples of {split}; parsed {1 - faults.total() / len(examples):.1%}",
     )
 
 

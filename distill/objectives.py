@@ -217,6 +217,7 @@ def units(batch: Batch) -> float:
     Of a student with several heads those of the first; its losses are then joined nearly, not exactly, alike.
     """
     counted = {
+        "units": lambda own: own.sum(),
         "tagging.word_mask": lambda mask: mask.sum(),
         "span.learn": lambda learn: learn.sum(),
         "ranking.targets": lambda targets: (targets >= 0).sum() or len(targets),

@@ -7,6 +7,9 @@ NN both absent, NV only predicted, VN only in gold, VC predicted and right, VW p
 
 Micro pools the slots; macro is the mean over (category, attribute) pairs, those with no value in gold and
 none predicted left out. Source: Brinkmann et al. (2023), ExtractGPT, section 4, and its evaluation code.
+
+Which attributes have a value at all, whichever it is, is attribute F1: micro F1 of VC + VW found rightly, NV found
+in vain and VN missed (Zhu et al., EMNLP 2020, on MEPAVE).
 """
 
 from __future__ import annotations

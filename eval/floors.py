@@ -1,7 +1,9 @@
 """What a system must beat: floors without a model, from the training gold alone, for attribute values.
 
 Three dictionaries of training values by (category, attribute), matched as whole words, and the majority value
-for closed options. Each is a function ``(train, test) -> answers`` for the attributes that an example asks.
+for closed options. Each is a function ``(train, test) -> answers`` for the attributes that an example asks. The
+published figures of the dictionaries ask every attribute of the category; with open slots skipped that is the same as
+asking those that gold mentions.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from collections.abc import Callable, Sequence
 
 from ..tasks.attributes import Answer, Example
 from .attributes import values
+
+#: Kana and Han characters, for a regular expression's class.
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 
 #: (category, attribute) to how often each value was seen.
 Dictionary = dict[tuple[str, str], Counter[str]]
@@ -37,23 +42,27 @@ def longest_match(train: Sequence[Example], test: Sequence[Example]) -> list[Ans
 
 
 def longest_unshared(train: Sequence[Example], test: Sequence[Example]) -> list[Answer]:
-    """Longest matches first, no two attributes on overlapping text (ties: frequent, leftmost, alphabet)."""
+    """Longest matches first, no two attributes on overlapping text (ties: frequent, leftmost, alphabet).
+
+    All attributes that training knows of the category compete, also those that are not asked.
+    """
     known, answers = dictionary(train), []
     for example in test:
         matches = sorted(
             (-len(value), -times, start, name, value)
-            for name in example.asked
-            for value, times in known.get((example.category, name), Counter()).items()
+            for (category, name), counter in known.items()
+            if category == example.category
+            for value, times in counter.items()
             for start in _places(value, example.text)
         )
         taken: set[int] = set()
-        chosen: dict[str, tuple[str, ...]] = dict.fromkeys(example.asked, ())
+        chosen: dict[str, str] = {}
         for _, _, start, name, value in matches:
             place = set(range(start, start + len(value)))
-            if not chosen[name] and not place & taken:
-                chosen[name] = (value,)
+            if name not in chosen and not place & taken:
+                chosen[name] = value
                 taken |= place
-        answers.append(Answer(values=chosen))
+        answers.append(Answer(values={name: (chosen[name],) if name in chosen else () for name in example.asked}))
     return answers
 
 
@@ -95,10 +104,15 @@ def _each(
 
 
 def _places(value: str, text: str) -> list[int]:
-    """Where the text holds the value as whole words (no letter or digit touches it), case as it is."""
+    """Where the text holds the value as whole words (no letter or digit touches it), case as it is.
+
+    Chinese and Japanese have no blanks between words, so that there the value may stand anywhere.
+    """
     if value not in text:
         return []
-    return [m.start() for m in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+    before = "" if re.match(f"[{_UNSPACED}]", value) else rf"(?<![^\W{_UNSPACED}])"
+    behind = "" if re.search(f"[{_UNSPACED}]$", value) else rf"(?![^\W{_UNSPACED}])"
+    return [m.start() for m in re.finditer(f"{before}{re.escape(value)}{behind}", text)]
 
 
 def _top(counter: Counter[str]) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         "precision": lambda s: ratio(s["vc"], s["nv"] + s["vc"] + s["vw"]),
         "recall": lambda s: ratio(s["vc"], s["vn"] + s["vc"] + s["vw"]),
         "f1": lambda s: f1(s["vc"], s["nv"] + s["vc"] + s["vw"], s["vn"] + s["vc"] + s["vw"]),
+        "attribute_f1": lambda s: f1(s["vc"] + s["vw"], s["nv"] + s["vc"] + s["vw"], s["vn"] + s["vc"] + s["vw"]),
         "strict": lambda s: ratio(s["vc"], s["vn"] + s["vc"] + s["vw"]),
         "lenient": lambda s: ratio(s["lenient"], s["vn"] + s["vc"] + s["vw"]),
         "similarity": lambda s: ratio(s["similarity"], s["leaves"]),

@@ -7,7 +7,7 @@ import re
 Span = tuple[int, int]
 
 #: Typographic marks and their plain forms, one character each, so that offsets stay.
-_PLAIN = str.maketrans("‘’‚ʼ`´“”„«»–—−‐‑\u00a0\u202f", "''''''\"\"\"\"\"-----  ")
+PLAIN = str.maketrans("‘’‚ʼ`´“”„«»–—−‐‑\u00a0\u202f", "''''''\"\"\"\"\"-----  ")
 
 
 class Aligner:
@@ -15,7 +15,7 @@ class Aligner:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._plain = text.translate(_PLAIN)
+        self._plain = text.translate(PLAIN)
         self._taken: list[Span] = []
 
     def find(self, mention: str) -> Span | None:
@@ -44,7 +44,7 @@ class Aligner:
 
     def _places(self, mention: str, whole: bool) -> list[Span]:
         """All places, the best kind of match first; ``whole``: with no letter or digit at either end."""
-        plain = mention.translate(_PLAIN)
+        plain = mention.translate(PLAIN)
         loose = r"\s*".join(re.escape(c) for c in plain if not c.isspace())
         found: list[Span] = []
         for pattern, text, flags in (

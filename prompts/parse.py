@@ -34,7 +34,7 @@ def parse(task: str | Task, text: str, example: Any, schema: Any, finish: str = 
         if fault is not None:
             return fault
         repairs.append("lines")
-        return reader.read(reader.lines(body, example, schema), example, schema, repairs)
+        return reader.read(reader.lines(body, example, schema, repairs), example, schema, repairs)
     except Wrong as wrong:
         return wrong.fault
 

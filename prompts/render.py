@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError, safe_ra
 
 from ..tasks import TASKS, Task
 from ..tasks.images import Image
+from . import tags
 from .faces import face, face_of
 from .faults import InputFault as InputFault
 from .library import OF_EXAMPLE, Template, TemplateFault, find, near
@@ -139,7 +140,7 @@ def _demonstration(template: Template, example: Any, answer: Any, schema: Any, p
     if hasattr(answer, "values"):
         example = example.model_copy(update={"asked": tuple(answer.values)})
     view = example_view(example, pictures.place, gold=False)
-    shown = SimpleNamespace(example=view, answer=defuse(as_json(answer, example)))
+    shown = SimpleNamespace(example=view, answer=defuse(as_json(answer, example, schema)))
     about = face_of(example)
     if about.VARIABLES & _compiled(template).attributes:
         vars(shown).update(about.variables(example, schema, pictures.offer))
@@ -176,8 +177,8 @@ class _Pictures:
         parts = []
         for number, piece in enumerate(re.split(f"\ue000{self._key}:(\\d+)\ue001", text)):
             if number % 2:
-                if role == "system":
-                    raise TemplateFault(template.path, 0, "a picture in the system turn", "place it in user")
+                if role != "user":
+                    raise TemplateFault(template.path, 0, f"a picture in the {role} turn", "place it in user")
                 self._placed.add(int(piece))
                 parts.append(Part(image=self._images[int(piece)]))
             elif self._key in piece.lower():
@@ -224,11 +225,23 @@ def _environment() -> _Sandbox:
     environment.filters = {name: environment.filters[name] for name in _FILTERS}
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["oneline"] = lambda text: " ".join(str(text).split())
+    environment.filters["block"] = _block
+    environment.filters["tagged"] = tags.write
     environment.globals = {"range": safe_range}
     return environment
 
 
+def _block(text: Any) -> str:
+    """A text in its lines, every line after the first indented: what it holds never stands where a label stands."""
+    lines = (" ".join(line.split()) for line in str(text).splitlines())
+    return "\n  ".join(line for line in lines if line)
+
+
 _ENVIRONMENT = _environment()
+
+#: The blocks that a template may have beside ``user`` (and ``system`` before it), with whose turn each is: they are
+#: written once a demonstration, which they name ``shown``. Without demonstrations they are not there.
+TURNS = {"demonstration": "user", "answer": "assistant"}
 
 #: What every template of a task may name, beside what its front matter lists.
 _COMMON = frozenset({"example", "image", "questions", "range"})
@@ -245,11 +258,16 @@ class _Compiled:
 
     def turns(self, variables: dict[str, Any]) -> list[tuple[Any, str]]:
         """(role, text) of each turn; a `TemplateFault` with its line where a name or a call is wrong."""
-        context = self.code.new_context(variables)
+        told = [("system", "system", variables)] + [
+            (role, block, {**variables, "shown": shown})
+            for shown in variables.get("demonstrations", ())
+            for block, role in TURNS.items()
+        ]
         turns, left = [], MAX_CHARACTERS
-        for role in ("system", "user"):
-            if role in self.code.blocks:
-                text = "".join(self._capped(self.code.blocks[role](context), left)).strip()
+        for role, block, known in (*told, ("user", "user", variables)):
+            if block in self.code.blocks:
+                context = self.code.new_context(known)
+                text = "".join(self._capped(self.code.blocks[block](context), left)).strip()
                 left -= len(text)
                 turns.append((role, text))
         return turns
@@ -305,19 +323,27 @@ def _compiled(template: Template) -> _Compiled:
 
 
 def _check_tree(template: Template, tree: nodes.Template) -> None:
-    """Only the blocks system and user, no other files, no unknown variable."""
+    """Only the blocks of turns, no other files, no unknown variable."""
     for other in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         raise TemplateFault(
             template.path, other.lineno, "a template includes no other file", "its digest must say all of it"
         )
     blocks = [n for n in tree.body if isinstance(n, nodes.Block)]
     for block in tree.find_all(nodes.Block):
-        if block not in blocks or block.name not in ("system", "user"):
+        if block not in blocks or block.name not in ("system", "user", *TURNS):
             raise TemplateFault(
-                template.path, block.lineno, f"block {block.name!r}", "only system and user, side by side"
+                template.path,
+                block.lineno,
+                f"block {block.name!r}",
+                f"only system and user, side by side, and {' with '.join(TURNS)} for demonstrations",
             )
-    if "user" not in {b.name for b in blocks}:
+    names = {b.name for b in blocks}
+    if "user" not in names:
         raise TemplateFault(template.path, 0, "no user turn", "write {% block user %} ... {% endblock %}")
+    if names & TURNS.keys() and not (names >= TURNS.keys() and "demonstrations" in template.takes):
+        raise TemplateFault(
+            template.path, 0, f"{' and '.join(TURNS)} go together", "and with demonstrations under needs or may"
+        )
     for node in tree.body:
         blank = isinstance(node, nodes.Output) and all(
             isinstance(n, nodes.TemplateData) and not n.data.strip() for n in node.nodes
@@ -327,6 +353,8 @@ def _check_tree(template: Template, tree: nodes.Template) -> None:
     known = _COMMON | face(template.front.task).VARIABLES | template.takes
     if "answer" in template.takes:
         known |= {"claims"}
+    if names & TURNS.keys():
+        known |= {"shown"}
     for name in sorted(find_undeclared_variables(tree) - known):
         line = min((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), default=0)
         raise TemplateFault(template.path, line, f"unknown variable {name!r}", near(name, sorted(known)))

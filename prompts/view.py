@@ -30,7 +30,7 @@ def example_view(example: Any, place: Callable[[Image], str], *, gold: bool) -> 
         place: gives the mark that stands for a picture.
         gold: whether the gold answer is shown; if not, the view has no such name.
     """
-    context = {k: defuse(v) for k, v in example.context.items() if v.strip()}
+    context = {defuse(k): defuse(v) for k, v in example.context.items() if v.strip()}
     view = SimpleNamespace(text=defuse(example.text), context=context, images=tuple(place(i) for i in example.images))
     vars(view).update(face_of(example).fields(example))
     if gold:
@@ -48,9 +48,9 @@ def is_itself(example: Any, other: Any) -> bool:
     return bool(example.id == other.id or texts)
 
 
-def as_json(answer: Any, example: Any = None) -> str:
+def as_json(answer: Any, example: Any = None, schema: Any = None) -> str:
     """An answer in the one-line JSON that a teacher is to give (of several gold alternatives, the first)."""
-    return face_of(answer).as_json(answer, example)
+    return face_of(answer).as_json(answer, example, schema)
 
 
 def claims(schema: Any, answer: Any, example: Any = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,11 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def read_encoder(folder: Path, backbone: str, max_tokens: int | None) -> TextEncoder:
-    """The backbone with its adapter, or the fully trained one."""
+def read_encoder(folder: Path, backbone: str, max_tokens: int | None, load: Callable[..., Any] = text.load) -> Any:
+    """The backbone with its adapter, or the fully trained one, made by `encoders.text.load` or a function like it."""
     if (folder / BACKBONE).is_dir():
-        return text.load(str(folder / BACKBONE), folder / TOKENIZER, max_tokens)
-    encoder = text.load(backbone, folder / TOKENIZER, max_tokens)
+        return load(str(folder / BACKBONE), folder / TOKENIZER, max_tokens)
+    encoder = load(backbone, folder / TOKENIZER, max_tokens)
     guard()
     from peft import PeftModel
 

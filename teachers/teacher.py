@@ -18,13 +18,17 @@ Failure = Literal["transport", "rate_limit", "refused", "rejected", "image", "to
 
 
 class Request(Record):
-    """One question to a teacher. ``key`` is made by the ledger out of everything that decides the answer."""
+    """One question to a teacher. ``key`` is made by the ledger out of everything that decides the answer.
+
+    ``logprobs`` asks for `Reply.tokens` as well.
+    """
 
     example: str
     prompt: Prompt
     sample: int = 0
     temperature: float = 0.0
     seed: int = 0
+    logprobs: bool = False
     key: str = ""
 
 
@@ -44,7 +48,9 @@ class Usage(Record):
 class Reply(Record):
     """What came back for one request: text as it was said, or a named failure with its detail.
 
-    ``reasoning`` is what a reasoning model thought aloud, where the engine keeps it apart from the answer.
+    ``reasoning`` is what a reasoning model thought aloud, where the engine keeps it apart from the answer. ``tokens``
+    are the texts of the answer's tokens, joined the text, with their natural-log probabilities, if asked for and given
+    (`engines.probabilities` says of which distribution).
     """
 
     key: str
@@ -55,6 +61,7 @@ class Reply(Record):
     detail: str = ""
     usage: Usage = Usage()
     seconds: float = 0.0
+    tokens: tuple[tuple[str, float], ...] = ()
 
 
 def failed(request: Request, failure: Failure, detail: str) -> Reply:

@@ -45,6 +45,7 @@ BEHAVIOURS = {
     "html": "404 with a page of HTML",
     "no-credit": "402", "no-schema": "400 to any response_format", "no-json-schema": "400 to json_schema",
     "no-max-tokens": "400 to max_tokens",
+    "no-logprobs": "400 to logprobs", "silent-logprobs": "no log-probabilities, and not a word about it",
 }  # fmt: skip
 CONTEXT = 2000
 
@@ -259,6 +260,10 @@ def reply(told: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int
             return 400, error("This response_format type is unavailable now"), {}
         case "no-max-tokens" if "max_tokens" in body:
             return 400, error("Unsupported parameter: use 'max_completion_tokens' instead"), {}
+        case "no-logprobs" if body.get("logprobs"):
+            return 400, error("logprobs are not supported with this model"), {}
+        case "silent-logprobs":
+            return (*model(body | {"logprobs": False}), {})
     return (*model(body), {})
 
 
@@ -272,6 +277,10 @@ def model(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     words = len(text.split())
     if words > CONTEXT:
         return 400, error(f"This model's maximum context length is {CONTEXT} tokens", "context_length_exceeded")
+    if body.get("logprobs"):
+        status, answer = model(body | {"logprobs": False})
+        choice = answer["choices"][0]
+        return status, {**answer, "choices": [choice | {"logprobs": weighed(choice["message"]["content"])}]}
     form = body.get("response_format") or {}
     if form.get("type") == "json_schema":
         return 200, completion(json.dumps(least(form["json_schema"]["schema"])), usage=(words, 3))
@@ -317,6 +326,17 @@ def completion(
         "choices": [choice],
         "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
     }
+
+
+def weighed(text: str) -> dict[str, Any]:
+    """Log-probabilities of a text, three bytes a token: the n-th has -n / 10."""
+    pieces = [text.encode()[at : at + 3] for at in range(0, len(text.encode()), 3)]
+    tokens = [piece.decode("utf-8", "backslashreplace") for piece in pieces]
+    content = [
+        {"token": token, "logprob": -n / 10, "bytes": list(piece), "top_logprobs": []}
+        for n, (token, piece) in enumerate(zip(tokens, pieces, strict=True))
+    ]
+    return {"content": content, "refusal": None}
 
 
 def error(message: str, code: str = "") -> dict[str, Any]:

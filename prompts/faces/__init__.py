@@ -40,9 +40,10 @@ class Face(Protocol):
     def said(self, example: Any) -> str:
         """The text that every prompt about the example must hold."""
 
-    def as_json(self, answer: Any, example: Any) -> str:
+    def as_json(self, answer: Any, example: Any, schema: Any = None) -> str:
         """The answer in the one-line JSON that a teacher is to give (of several gold alternatives, the first).
 
+        The schema says of which values there are several, and of what type they are; without it all are single texts.
         ``example`` is None where a task's answers say all by themselves. An `InputFault` for an answer that is not
         among the example's candidates.
         """
@@ -59,8 +60,8 @@ class Face(Protocol):
     def fits(self, value: Any) -> bool:
         """Whether a JSON value may be an answer at all."""
 
-    def lines(self, body: str, example: Any, schema: Any) -> Any:
-        """The line form as a JSON value for `read`; raises `Wrong` where it is none."""
+    def lines(self, body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
+        """The line form as a JSON value for `read`, names of repairs added; raises `Wrong` where it is none."""
 
     def read(self, value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
         """The answer that a JSON value gives, names of repairs added to ``repairs``; raises `Wrong`."""

@@ -46,7 +46,7 @@ def said(example: Any) -> str:
     return str(example.entity.title)
 
 
-def as_json(answer: Any, example: Any) -> str:
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
     """``{"choice": number}``; 0 where the answer has no counterpart, or one that is not among the candidates."""
     return json.dumps({"choice": next(iter(choices.numbers(answer.ranking, example.candidates)), 0)})
 
@@ -81,7 +81,7 @@ def questions(schema: Any, example: Any) -> dict[str, tuple[str, ...]]:
 fits = choices.fits
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
     """A number, a name or a word for none."""
     return choices.choice_line(body, example.candidates)
 

@@ -1,6 +1,6 @@
 """Attribute value extraction as this room sees it: the attributes asked, questions about them, values read and written.
 
-Answers come as an object or as lines; null words say absent, values stand as the source has them.
+Answers come as an object, in tags or as lines; null words say absent, values stand as the source has them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 from ...tasks import attributes
 from ...tasks.images import Image
+from .. import tags
 from ..align import Aligner
 from ..faults import NULLS, Parsed, Wrong, lines_of, parsed
 from ..plain import defuse, plain, sentence
 from ..repair import clean
 from .probe import CONTEXT, HOSTILE, PICTURE
 
-VARIABLES = frozenset({"attributes"})
+VARIABLES = frozenset({"attributes", "typed"})
 SUBJECTS = frozenset({"attribute"})
 
 
@@ -33,12 +34,33 @@ def subjects(needs: Sequence[str], example: Any) -> Sequence[Any]:
 
 def fields(example: Any) -> dict[str, Any]:
     """``category`` and the names ``asked``."""
-    return {"category": defuse(example.category), "asked": example.asked}
+    return {"category": defuse(example.category), "asked": plain(example.asked)}
 
 
 def variables(example: Any, schema: Any, place: Callable[[Image], str]) -> dict[str, Any]:
-    """``attributes``: those asked, with their descriptions."""
-    return {"attributes": plain(_asked_of(schema, example).attributes)}
+    """``typed``: the attributes asked as they are; ``attributes``: as templates see them that know but three types."""
+    asked = _asked_of(schema, example).attributes
+    return {"typed": plain(asked), "attributes": plain(tuple(map(_of_three_types, asked)))}
+
+
+#: What the four later types come nearest to among the three of the first templates.
+_NEAREST = {"number": "verbatim", "date": "verbatim", "boolean": "one_of", "several_of": "one_of"}
+
+
+def _of_three_types(attribute: attributes.Attribute) -> attributes.Attribute:
+    """The attribute with what those templates do not show told in its description."""
+    told = [sentence(attribute.boundary)]
+    told += [f"In {attribute.unit}."] if attribute.unit else []
+    told += ["Several values are a list."] if attribute.many else []
+    if any(told):
+        told.insert(0, sentence(attribute.description))
+    return attribute.model_copy(
+        update={
+            "type": _NEAREST.get(attribute.type, attribute.type),
+            "options": attribute.choices,
+            "description": " ".join(filter(None, told)) or attribute.description,
+        }
+    )
 
 
 def said(example: Any) -> str:
@@ -46,16 +68,41 @@ def said(example: Any) -> str:
     return str(example.text)
 
 
-def as_json(answer: Any, example: Any) -> str:
-    """``{attribute: value or null}``."""
-    values = {name: (values[0] if values else None) for name, values in answer.values.items()}
-    return json.dumps(values, ensure_ascii=False)
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
+    """``{attribute: value, [values] or null}``."""
+    said = {name: _said(_known(schema, name, example), values) for name, values in answer.values.items()}
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _said(attribute: attributes.Attribute | None, values: Sequence[str]) -> Any:
+    """An attribute's values as JSON has them; the first alternative where one is enough."""
+    if not values:
+        return None
+    if attribute and attribute.many:
+        return list(values)
+    if attribute and attribute.type == "boolean" and values[0] in attribute.choices:
+        return values[0] == attributes.TRUE
+    return values[0]
+
+
+def _known(schema: Any, name: str, example: Any) -> attributes.Attribute | None:
+    """The attribute, or None where there is no schema, or (of a demonstration from elsewhere) not in it."""
+    try:
+        found: attributes.Attribute | None = schema and schema.attribute(name, example.category if example else "")
+    except KeyError:
+        return None
+    return found
 
 
 def claims(schema: Any, answer: Any, example: Any) -> tuple[str, ...]:
     """One statement an attribute."""
-    said = (f'{name} is "{values[0]}"' if values else f"{name} is not stated" for name, values in answer.values.items())
-    return tuple(defuse(s) for s in said) or ("None of the attributes is stated",)
+    said = []
+    for name, values in answer.values.items():
+        attribute = _known(schema, name, example)
+        stated = values if attribute and attribute.many else values[:1]
+        is_what = " and ".join(f'"{value}"' for value in stated)
+        said.append(defuse(f"{name} is {is_what}" if stated else f"{name} is not stated"))
+    return tuple(said) or ("None of the attributes is stated",)
 
 
 def _asked_of(schema: attributes.Schema, example: Any) -> attributes.Schema:
@@ -78,15 +125,21 @@ def questions(schema: Any, example: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _meaning(attribute: attributes.Attribute) -> tuple[Any, ...]:
-    return attribute.description, attribute.type, attribute.options
+    return attribute.description, attribute.type, attribute.options, attribute.unit
 
 
 def _of_attribute(attribute: attributes.Attribute) -> tuple[str, ...]:
     name, meaning = attribute.name, sentence(attribute.description)
-    if attribute.type == "one_of":
+    if attribute.options:
         *most, last = attribute.options
         options = f"{', '.join(most)} or {last}" if most else last
-        first = f"Which of these is the {name} of the product: {options}?"
+        first = f"Which of these {'belong to' if attribute.many else 'is'} the {name} of the product: {options}?"
+    elif attribute.type == "boolean":
+        first = f"Is it true of the product: {name}?"
+    elif attribute.type == "number":
+        first = f"Which number in the product text states its {name}{f', in {attribute.unit}' * bool(attribute.unit)}?"
+    elif attribute.type == "date":
+        first = f"Which date in the product text is its {name}?"
     elif attribute.type == "verbatim":
         first = f"Which words in the product text state its {name}?"
     else:
@@ -109,9 +162,15 @@ def fits(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+#: Words about a product that are not its own: no value is copied out of them.
+_DESCRIBED = frozenset({"caption", "long_caption", "tags", "colours", "knowledge"})
+_YES, _NO = ("true", "yes"), ("false", "no")
+
+
 def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
-    """A value or none for every attribute asked; null words, values as the source has them."""
-    sources = [Aligner(s) for s in (example.text, example.context.get("ocr", "")) if s]
+    """The values or none of every attribute asked; null words, values as the source has them."""
+    sources = [Aligner(example.text)]
+    sources += [Aligner(text) for name, text in example.context.items() if text and name not in _DESCRIBED]
     said: dict[str, Any] = {}
     inner = value.get("attributes")
     if len(value) == 1 and isinstance(inner, dict) and "attributes" not in example.asked:
@@ -132,10 +191,18 @@ def read(value: Any, example: Any, schema: Any, repairs: list[str]) -> Parsed:
         if name not in said:
             repairs.append("missing_keys")
         attribute = schema.attribute(name, example.category)
-        answer[name] = tuple(
-            _value(attribute, v, sources, ungrounded) for v in _values(attribute, said.get(name), repairs)
-        )
+        texts = _values(attribute, said.get(name), repairs)
+        found = [_value(attribute, text, sources, ungrounded) for text in texts]
+        answer[name] = tuple(dict.fromkeys(found) if attribute.many else found)
+        if len(answer[name]) < len(found):
+            repairs.append("duplicates")
     return parsed(attributes.Answer(values=answer), repairs, ungrounded)
+
+
+def _names(example: Any, schema: attributes.Schema) -> dict[str, str]:
+    """What each attribute asked may be called, in lower case: its name, and its aliases where they are not a name."""
+    named = {alias.lower(): n for n in example.asked for alias in schema.attribute(n, example.category).aliases}
+    return named | {name.lower(): name for name in example.asked}
 
 
 def _asked(key: str, example: Any, schema: attributes.Schema, repairs: list[str]) -> str | None:
@@ -143,10 +210,10 @@ def _asked(key: str, example: Any, schema: attributes.Schema, repairs: list[str]
     if key in example.asked:
         return key
     said = " ".join(key.lower().split())
-    for name in example.asked:
-        if name.lower() == said:
-            repairs.append("labels")
-            return name
+    name = _names(example, schema).get(said)
+    if name is not None:
+        repairs.append("labels")
+        return name
     if said in {a.name.lower() for a in schema.of(example.category)}:
         repairs.append("not_asked")
         return None
@@ -156,29 +223,50 @@ def _asked(key: str, example: Any, schema: attributes.Schema, repairs: list[str]
 def _values(attribute: attributes.Attribute, value: Any, repairs: list[str]) -> list[str]:
     """The values said, none for absent; a number counts as its text, a list as several values."""
     if isinstance(value, list):
-        repairs.append("list")
+        if not attribute.many:
+            repairs.append("list")
         if any(isinstance(v, list) for v in value):
             raise Wrong("schema", f"{attribute.name}: a list in a list")
-        return [text for v in value for text in _values(attribute, v, repairs)]
+        texts = [text for v in value if (text := _text(attribute, v, repairs)) is not None]
+        if attribute.type == "boolean" and len(texts) > 1:
+            raise Wrong("schema", f"{attribute.name}: both true and false")
+        return texts
+    said = _text(attribute, value, repairs)
+    if said is not None and attribute.many:
+        repairs.append("bare_value")
+    return [] if said is None else [said]
+
+
+def _text(attribute: attributes.Attribute, value: Any, repairs: list[str]) -> str | None:
+    """One value as a text; None for absent."""
+    if isinstance(value, bool) and attribute.type == "boolean":
+        return attributes.TRUE if value else attributes.FALSE
     if value is None:
-        return []
+        return None
     if isinstance(value, bool | dict) or not isinstance(value, str | int | float):
         raise Wrong("schema", f"{attribute.name}: not a value: {str(value)[:80]}")
     if not isinstance(value, str):
         repairs.append("numbers")
     text = clean(str(value)).strip()
     options = {o.lower() for o in attribute.options}
-    return [] if text.lower() in NULLS - options else [text]
+    if text.lower() in NULLS - options:
+        return None
+    if attribute.type == "boolean" and text.lower() in (*_YES, *_NO):
+        repairs.append("booleans")
+        return attributes.TRUE if text.lower() in _YES else attributes.FALSE
+    return text
 
 
 def _value(attribute: attributes.Attribute, text: str, sources: list[Aligner], ungrounded: list[str]) -> str:
     """The value in the source's own form, or as the closed list has it."""
-    if attribute.type == "one_of":
-        for option in attribute.options:
-            if option.lower() == text.lower():
-                return option
-        raise Wrong("schema", f"{attribute.name}: {text[:80]!r} is not among its {len(attribute.options)} options")
-    if attribute.type == "free":
+    if attribute.choices:
+        for choice in attribute.choices:
+            if choice.lower() == text.lower():
+                return choice
+        raise Wrong("schema", f"{attribute.name}: {text[:80]!r} is not among its {len(attribute.choices)} options")
+    if attribute.type == "number" and not any(letter.isnumeric() for letter in text):
+        raise Wrong("schema", f"{attribute.name}: {text[:80]!r} holds no number")
+    if not attribute.copied:
         return text
     if any(text in source.text for source in sources):
         return text  # right as said, even as a part of a word
@@ -196,16 +284,35 @@ _BOLD = re.compile(r"\A\*\*([^*|:：]+)(?:\*\*\s*([|:：])|([|:：])\s*\*\*)")
 _QUOTED = re.compile(r"""(["'])((?:(?!\1).)*\1?)\1""")
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
-    """``attribute: value`` or ``attribute | value`` lines, one at least of an attribute asked."""
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
+    """Tags, or ``attribute: value`` or ``attribute | value`` lines, one at least of an attribute asked."""
+    asked = [schema.attribute(name, example.category) for name in example.asked]
+    known = _names(example, schema)
+    tagged = tags.read(body, [name for a in asked for name in (a.name, *a.aliases)], repairs)
+    if tagged is not None:
+        repairs.append("tags")
+        return {name: _typed(schema.attribute(known[name.lower()], example.category), v) for name, v in tagged.items()}
     lines = [_BOLD.sub(r"\1\2\3", line) for line in lines_of(body)]
     pairs = [re.split(r"\s*[|:：]\s*", line, maxsplit=1) for line in lines]
-    known = {name.lower() for name in example.asked}
     if any(len(p) != 2 for p in pairs) or not any(p[0].lower() in known for p in pairs):
         raise Wrong("not_json", f"{lines[0][:80]!r}")
     if len({name for name, _ in pairs}) < len(pairs):
         raise Wrong("schema", "an attribute stands twice")
-    return {name: _QUOTED.sub(r"\2", value) if _QUOTED.fullmatch(value) else value for name, value in pairs}
+    value: dict[str, Any] = {}
+    for name, said in pairs:
+        attribute = next((a for a in asked if a.name == known.get(name.lower())), None)
+        texts = re.split(r"\s*\|\s*", said) if attribute and attribute.many else [said]
+        texts = [_QUOTED.sub(r"\2", text) if _QUOTED.fullmatch(text) else text for text in texts]
+        value[name] = _typed(attribute, texts) if attribute else texts[0]
+    return value
+
+
+def _typed(attribute: attributes.Attribute, texts: list[str]) -> Any:
+    """Values out of a form that knows but texts, as an answer in JSON has them."""
+    if attribute.type == "boolean":
+        said = {**dict.fromkeys(_YES, True), **dict.fromkeys(_NO, False)}
+        return said.get(texts[0].lower(), texts[0]) if len(texts) == 1 else list(texts)
+    return texts if attribute.many or len(texts) > 1 else texts[0]
 
 
 # --- probes ---
@@ -215,6 +322,11 @@ _PROBED = attributes.Schema(
         attributes.Attribute(name="Brand", description="Maker named on the pack.", examples=("Acme", "Marvis")),
         attributes.Attribute(name="Sleeve", type="one_of", options=("Long", "Short")),
         attributes.Attribute(name="Use", type="free", categories=("Shirts",)),
+        attributes.Attribute(name="Weight", type="number", unit="g", boundary="with the unit", categories=("Foods",)),
+        attributes.Attribute(name="Best before", type="date", aliases=("use by",), categories=("Foods",)),
+        attributes.Attribute(name="Vegan", type="boolean", categories=("Foods",)),
+        attributes.Attribute(name="Claims", type="several_of", options=("raw", "fair trade"), categories=("Foods",)),
+        attributes.Attribute(name="Flavour", many=True, categories=("Foods",)),
     )
 )
 
@@ -226,6 +338,8 @@ def probes() -> list[tuple[Any, Any]]:
     hat: dict[str, Any] = {"category": "Hats", "asked": ("Brand", "Sleeve")}
     named = attributes.Answer(values={"Brand": ("rules", "Ignore"), "Sleeve": ()})
     absent = attributes.Answer(values={"Brand": (), "Sleeve": ()})
+    typed = {"Weight": ("90 g",), "Best before": (), "Vegan": ("true",), "Claims": ("raw",), "Flavour": ("fig", "nut")}
+    bar: dict[str, Any] = {"category": "Foods", "asked": tuple(typed), "gold": attributes.Answer(values=typed)}
     make = attributes.Example
     examples = [
         make(id="plain", text="Acme running shirt XL", **shirt),
@@ -233,6 +347,7 @@ def probes() -> list[tuple[Any, Any]]:
         make(id="pictures", text="a hat", gold=absent, images=(PICTURE, PICTURE), **hat),
         make(id="context", text="new Acme shirt", context=CONTEXT, **shirt),
         make(id="empty context", text="Acme hat", context={"caption": " "}, asked=("Brand",)),
+        make(id="typed", text="Acme fig and nut bar, 90 g, raw vegan", **bar),
         make(id="hostile", text=HOSTILE, context={"ocr": HOSTILE}, gold=named, images=(PICTURE,), **hat),
     ]
     return [(example, _PROBED) for example in examples]

@@ -45,7 +45,7 @@ def said(example: Any) -> str:
     return str(example.given.title)
 
 
-def as_json(answer: Any, example: Any) -> str:
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
     """``{"ranking": [numbers]}`` of the candidates that the answer ranks; an `InputFault` if it ranks none of them."""
     numbers = choices.numbers(answer.ranking, example.candidates)
     if not numbers:
@@ -104,7 +104,7 @@ def _name(relation: Relation) -> str:
 fits = choices.fits
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
     """Numbers or names, in one line or a line each."""
     return choices.ranking_line(body, example.candidates)
 

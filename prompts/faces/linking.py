@@ -67,7 +67,7 @@ def said(example: Any) -> str:
     return str(example.text)
 
 
-def as_json(answer: Any, example: Any) -> str:
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
     """``{"choice": number}``; 0 for NIL, an `InputFault` for an entry that is not among the candidates."""
     return json.dumps({"choice": 0 if answer.best is None else chosen(example, answer)[0]})
 
@@ -103,7 +103,7 @@ def questions(schema: Any, example: Any) -> dict[str, tuple[str, ...]]:
 fits = choices.fits
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
     """A number, a name or a word for none."""
     return choices.choice_line(body, example.candidates)
 

@@ -43,7 +43,7 @@ def said(example: Any) -> str:
     return str(example.text)
 
 
-def as_json(answer: Any, example: Any) -> str:
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
     """``{"entities": [{"text": ..., "type": ...}]}``."""
     return json.dumps({"entities": [{"text": e.text, "type": e.type} for e in answer.entities]}, ensure_ascii=False)
 
@@ -160,7 +160,7 @@ def _label(value: Any, schema: ner.Schema, repairs: list[str]) -> str:
     raise Wrong("unknown_label", f"{str(value)[:80]!r}; there are: {', '.join(schema.labels)}")
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
     """``mention | type`` lines, all of them; ``none`` alone says that there are no entities."""
     lines = lines_of(body)
     if len(lines) == 1 and lines[0].lower().strip(".") in NULLS | {"no entities", "no named entities", "[]"}:

@@ -49,7 +49,7 @@ def said(example: Any) -> str:
     return str(example.text)
 
 
-def as_json(answer: Any, example: Any) -> str:
+def as_json(answer: Any, example: Any, schema: Any = None) -> str:
     """``{"relation": label}`` of a pair, ``{"triples": [{"head": ..., "relation": ..., "tail": ...}]}`` of a text."""
     if answer.relation is not None:
         value: Any = {"relation": answer.relation}
@@ -118,7 +118,7 @@ def _single_spaced(*texts: str) -> tuple[str, ...]:
 # --- what a teacher wrote: see `triples` ---
 
 
-def lines(body: str, example: Any, schema: Any) -> Any:
+def lines(body: str, example: Any, schema: Any, repairs: list[str]) -> Any:
     """A line with the pair's relation; ``head | relation | tail`` lines of a text's triples."""
     return lines_of_text(body) if example.pair is None else lines_of_pair(body, schema)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from ...prompts.faults import Fault
 from ...prompts.parse import parse
-from ...tasks import ner
+from ...prompts.view import as_json
+from ...tasks import attributes, ner
 from ..collate import Collated, Found, Item, Layout, Reading, Row, pad, stack
 from ..student import View
 
@@ -65,7 +65,7 @@ class GenerativeHead(nn.Module):
         schema, category = self.schemas["attributes"], item.example.category
         asked = []
         for attribute in (schema.attribute(name, category) for name in item.labels):
-            asked.append(attribute.name + (f" ({' | '.join(attribute.options)})" if attribute.options else ""))
+            asked.append(attribute.name + (f" ({' | '.join(attribute.choices)})" if attribute.choices else ""))
         product = f" of this {category}" if category else ""
         return f"Give the attributes{product} as JSON, null if absent: {'; '.join(asked)}."
 
@@ -75,12 +75,11 @@ class GenerativeHead(nn.Module):
         if gold is None:
             return None
         if isinstance(item.example, ner.Example):
-            said: Any = {"entities": [{"text": e.text, "type": e.type} for e in gold.entities]}
-        elif all(name in gold.values for name in item.labels):
-            said = {name: next(iter(gold.values[name]), None) for name in item.labels}
-        else:
+            return as_json(gold, item.example)
+        if not all(name in gold.values for name in item.labels):
             return None
-        return json.dumps(said, ensure_ascii=False)
+        asked = attributes.Answer(values={name: gold.values[name] for name in item.labels})
+        return as_json(asked, item.example, self.schemas["attributes"])
 
     def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Mean loss over the answers' sub-tokens; no scores."""

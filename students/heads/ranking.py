@@ -68,7 +68,7 @@ class RankingHead(nn.Module):
             owners += [item.index] * len(own)
             of_item += [number] * len(own)
             attribute = self.schema.attribute(item.labels[0], example.category)
-            choices.append([options.setdefault(f"{attribute.name}: {o}", len(options)) for o in attribute.options])
+            choices.append([options.setdefault(f"{attribute.name}: {o}", len(options)) for o in attribute.choices])
             targets.append(self._target(item, attribute, counts))
         tensors = stack(layout.encoder, rows, owners)
         tensors["item"] = torch.tensor(of_item)
@@ -88,15 +88,15 @@ class RankingHead(nn.Module):
             return _IGNORED
         values = item.example.gold.values[attribute.name]
         if not values:
-            return len(attribute.options)
-        known = [o.lower() for o in attribute.options]
+            return len(attribute.choices)
+        known = [o.lower() for o in attribute.choices]
         for value in values:
             if value.lower() in known:
                 return known.index(value.lower())
         raise DataFault(
             f"example {item.example.id}",
             f"{attribute.name}: {values[0]!r} is not among its options",
-            f"there are: {', '.join(attribute.options)}",
+            f"there are: {', '.join(attribute.choices)}",
         )
 
     def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -140,7 +140,7 @@ class RankingHead(nn.Module):
         best = scores["ranking"].max(1)
         for item, number, score in zip(items, best.indices.tolist(), best.values.exp().tolist(), strict=True):
             name = item.labels[0]
-            options = self.schema.attribute(name, item.example.category).options
+            options = self.schema.attribute(name, item.example.category).choices
             found.append({name: (() if number == absent else (options[number],), score)})
         return found
 

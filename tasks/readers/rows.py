@@ -157,12 +157,12 @@ class Rows:
         gold = example.gold.values if example.gold else {}
         for name in dict.fromkeys((*example.asked, *gold)):
             attribute = self._attribute(place, name, example.category)
-            for value in gold.get(name, ()) if attribute.options else ():
-                if value not in attribute.options:
+            for value in gold.get(name, ()) if attribute.choices else ():
+                if value not in attribute.choices:
                     raise DataFault(
                         place,
                         f"{name} {value!r} is none of its options",
-                        f"they are: {', '.join(attribute.options)}",
+                        f"they are: {', '.join(attribute.choices)}",
                     )
 
     def _attribute(self, place: str, name: str, category: str) -> Attribute:

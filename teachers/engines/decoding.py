@@ -77,3 +77,27 @@ class Draw:
             exponential = torch.empty(scores.shape[1]).exponential_(generator=generator).to(scores.device)
             scores[row] = scores[row] / temperature - exponential.log()
         return scores
+
+
+class Weigh:
+    """`Draw`, noting how likely the token is that each row of a batch draws, for the rows that ask for it.
+
+    Attributes:
+        logprobs: ``{row: [natural-log probability of each token produced]}``, before temperature and noise; a row that
+            has ended goes on being noted.
+    """
+
+    def __init__(self, requests: Sequence[Request], draw: Draw) -> None:
+        self.draw = draw
+        self.logprobs: dict[int, list[float]] = {row: [] for row, r in enumerate(requests) if r.logprobs}
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """``scores`` ``[batch, vocabulary]``, with the noise of `Draw`. Must be the last of the processors."""
+        drawn = self.draw(ids, scores)
+        if self.logprobs:
+            rows = list(self.logprobs)
+            token = drawn[rows].argmax(-1, keepdim=True)
+            chosen = scores[rows].gather(1, token)[:, 0] - scores[rows].logsumexp(-1)
+            for row, logprob in zip(rows, chosen.tolist(), strict=True):
+                self.logprobs[row].append(logprob)
+        return drawn

@@ -292,6 +292,8 @@ class OpenAITeacher:
         if request.prompt.answer_schema is not None and used.schema != "json_schema" and reply.failure is None:
             self.notes["answers_that_the_endpoint_did_not_hold_to_their_schema"] += 1
             update["detail"] = f"the endpoint takes no schema: asked with response_format {used.schema}"
+        if request.logprobs and reply.text and not reply.tokens:
+            self.notes["answers_without_the_log-probabilities_asked_for"] += 1
         return reply.model_copy(update=update)
 
     async def _content(self, request: Request, dialect: Dialect) -> bytes:

@@ -19,9 +19,10 @@ import torch
 from ...tasks.images import ImageFault
 from ..teacher import Reply, Request, Usage, failed
 from . import constraints
-from .decoding import Draw, Halt
+from .decoding import Draw, Halt, Weigh
 from .local import Asked, LocalModel, best_dtype
 from .prefix import shared_prefix_cache
+from .probabilities import Tokens, spelling, token_texts
 from .turns import cut
 
 log = logging.getLogger(__name__)
@@ -175,28 +176,41 @@ class TransformersTeacher:
             self.ends,
             self.tokenizer,
         )
+        requests = [a.request for a in batch]
+        weigh = Weigh(requests, Draw(requests))
         output = self._model.generate(
             **inputs,
             max_new_tokens=max(halt.limits),
             stopping_criteria=[halt],
-            logits_processor=[*self._constraint(batch, width), Draw([a.request for a in batch])],
+            logits_processor=[*self._constraint(batch, width), weigh],
         )
         seconds = (time.perf_counter() - started) / len(batch)
         prompt_tokens = inputs["attention_mask"].sum(1).tolist()
         for row, asked in enumerate(batch):
             said = output[row, width : width + halt.lengths[row]]
-            text = self.tokenizer.decode(said, skip_special_tokens=True)
+            whole = self._decode(said)
+            text = cut(whole, asked.stops)
             usage = Usage(prompt_tokens=prompt_tokens[row], completion_tokens=halt.lengths[row])
             replies.append(
                 Reply(
                     key=asked.request.key,
-                    text=cut(text, asked.stops),
+                    text=text,
                     finish=halt.finish[row],
                     usage=usage,
                     seconds=seconds,
+                    tokens=self._tokens(said.tolist(), weigh.logprobs.get(row), whole, text),
                 )
             )
         return replies
+
+    def _decode(self, ids: Any) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _tokens(self, ids: list[int], logprobs: list[float] | None, whole: str, text: str) -> Tokens:
+        """The tokens of an answer ``text``, which is what is kept of the ``whole``; none if they were not noted."""
+        if logprobs is None:
+            return ()
+        return spelling(token_texts(self._decode, ids, whole), logprobs[: len(ids)], text)
 
     def _constraint(self, batch: list[Asked], width: int) -> list[constraints.Constraint]:
         """What holds the batch's answers to their schemas, if any has one."""

@@ -31,6 +31,7 @@ from ..teacher import Finish, Reply, Request, Usage, failed, sampling_seed
 from .constraints import SPACING
 from .local import Asked, LocalModel, best_dtype, folder_digest
 from .prefix import prefix_order
+from .probabilities import Tokens, spelling, token_texts
 from .turns import cut
 
 #: So many requests are with the engine at once: as many as it decodes together, and pictures of no more in memory.
@@ -228,6 +229,7 @@ class VLLMTeacher:
             temperature=request.temperature,
             seed=sampling_seed(request) if request.temperature > 0 else None,
             max_tokens=request.prompt.max_tokens,
+            logprobs=0 if request.logprobs else None,  # 0: of the chosen token, and of no other
             repetition_detection=RepetitionDetectionParams(**LOOP),
             structured_outputs=StructuredOutputsParams(json={**schema, "x-guidance": SPACING}) if schema else None,
             # With stop strings each token is looked at, see `_landed`; vLLM's own would end an answer at a
@@ -253,9 +255,10 @@ class VLLMTeacher:
         if not stopped and said.finish_reason not in ("stop", "length", "repetition"):
             return failed(asked.request, "transport", f"the engine gave it up: {said.finish_reason}")
         finish: Finish = "length" if said.finish_reason == "length" and not stopped else "stop"
+        text = cut(said.text, asked.stops)
         return Reply(
             key=asked.request.key,
-            text=cut(said.text, asked.stops),
+            text=text,
             finish=finish,
             detail="stopped by the engine: it repeats itself" if said.finish_reason == "repetition" else "",
             usage=Usage(
@@ -264,6 +267,7 @@ class VLLMTeacher:
                 cached_tokens=output.num_cached_tokens or 0,
             ),
             seconds=time.perf_counter() - flight.started,
+            tokens=_tokens(self.local.tokenizer, said, text) if asked.request.logprobs else (),
         )
 
 
@@ -274,6 +278,17 @@ class _Flight:
     id: str
     asked: Asked
     started: float
+
+
+def _tokens(tokenizer: Any, said: Any, text: str) -> Tokens:
+    """The tokens of an answer ``text``, which is what is kept of ``said``, the engine's completion.
+
+    vLLM masks before it weighs, and weighs before temperature (``logprobs_mode`` as it is by default).
+    """
+    ids = list(said.token_ids)
+    logprobs = [at[token].logprob for at, token in zip(said.logprobs, ids, strict=True)]
+    texts = token_texts(lambda some: str(tokenizer.decode(some, skip_special_tokens=True)), ids, said.text)
+    return spelling(texts, logprobs, text)
 
 
 def _in_prefix_order(requests: Iterable[Request]) -> Iterator[Request]:

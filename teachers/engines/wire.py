@@ -5,6 +5,7 @@ What an endpoint says is untrusted: whatever it is, it becomes a `Reply`, a name
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from ...prompts.messages import Message
 from ...tasks.images import Image
 from ..teacher import Failure, Finish, Reply, Request, Usage, sampling_seed
+from .probabilities import Tokens, spelling
 
 #: What endpoints say of a prompt that does not fit, of a picture that they cannot read, and of what they decline.
 _TOO_LONG = re.compile(r"context[ _]length|maximum context|context window|too many tokens|prompt is too long", re.I)
@@ -23,6 +25,7 @@ _BAD_IMAGE = re.compile(
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|moderation|flagged", re.I)
 _NO_FORMAT = re.compile(r"response_format|json_schema|json_object|guided|structured output|invalid schema", re.I)
 _OTHER_LIMIT = re.compile(r"max_completion_tokens", re.I)
+_NO_LOGPROBS = re.compile(r"log_?prob", re.I)
 #: Why endpoints say that an answer ended, in small letters; none said counts as whole.
 _CUT = frozenset({"length", "model_length", "max_tokens"})
 _WHOLE = frozenset({"", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "function_call"})
@@ -37,6 +40,8 @@ _REMEDY = {
     405: "this is no chat endpoint; a base URL usually ends in /v1",
 }
 
+
+NO_LOGPROBS = "it gives no log-probabilities for this model: ask without logprobs; confidence then comes from votes"
 
 #: How an answer's schema is enforced, the strictest first.
 SCHEMAS = ("json_schema", "json_object", "none")
@@ -90,6 +95,8 @@ def body(
         "temperature": request.temperature,
         "seed": sampling_seed(request),
     }
+    if request.logprobs:
+        made["logprobs"] = True
     if prompt.stop:
         made["stop"] = list(prompt.stop)
     if prompt.answer_schema is not None and dialect.schema == "json_schema":
@@ -122,7 +129,8 @@ def completion(key: str, said: Any) -> Reply:
     if finish not in _CUT | _WHOLE:
         raise BadBody(f"the endpoint broke off (finish_reason {finish!r})")
     ended: Finish = "length" if finish in _CUT else "stop"
-    return Reply(key=key, text=text, reasoning=str(thought), finish=ended, usage=usage)
+    tokens = _tokens(choice.get("logprobs"), text)
+    return Reply(key=key, text=text, reasoning=str(thought), finish=ended, usage=usage, tokens=tokens)
 
 
 def failure(status: int, problem: str) -> Failure:
@@ -146,6 +154,8 @@ def problem(status: int, said: Any) -> str:
     if isinstance(error, Mapping):
         error = f"{error.get('message') or error} {error.get('code') or ''}".strip()
     remedy = f" ({_REMEDY[status]})" if status in _REMEDY else ""
+    if status in (400, 422) and _NO_LOGPROBS.search(str(error)):
+        remedy = f" ({NO_LOGPROBS})"
     return f"HTTP {status}: {str(error)[:4000]}{remedy}"
 
 
@@ -158,6 +168,26 @@ def _turn(message: Message, url: Callable[[Image], str]) -> dict[str, Any]:
         for p in message.parts
     ]
     return {"role": message.role, "content": parts}
+
+
+def _tokens(said: Any, text: str) -> Tokens:
+    """The answer's tokens; none where the endpoint gives none, or such as do not spell the text.
+
+    A token's bytes count where they are given: its text cannot hold a part of a character.
+    """
+    content = said.get("content") if isinstance(said, Mapping) else None
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    texts, logprobs = [], []
+    try:
+        for token in content or ():
+            given = token.get("bytes")
+            texts.append(decode(bytes(token["token"].encode("utf-8") if given is None else given)))
+            logprobs.append(float(token["logprob"]))
+            if logprobs[-1] != logprobs[-1]:
+                return ()
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
+        return ()
+    return spelling(texts, logprobs, text)
 
 
 def _usage(said: Any) -> Usage:

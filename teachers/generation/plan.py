@@ -30,18 +30,22 @@ if TYPE_CHECKING:
 #: A picture in words, for a teacher that cannot see; `describe.describe` is one.
 Describe = Callable[[Image], "Description"]
 
+#: Picks the examples with gold that are shown with an example, the most similar last (next to the question).
+Pick = Callable[[Any], Sequence[Any]]
+
 #: A training example this similar (0 to 100, words in any order) to the one asked would give its answer away.
 TOO_SIMILAR = 90.0
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn; ``max_tokens`` stands in for the templates' own limits."""
+    """How answers are drawn; ``max_tokens`` stands in for the templates' own limits, ``logprobs`` see `Request`."""
 
     samples: int = 1
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,20 @@ def plan(
     teacher: Teacher,
     templates: Sequence[Template],
     sampling: Sampling,
-    demonstrations: Sequence[Any] = (),
+    demonstrations: Sequence[Any] | Pick = (),
     shots: int = 6,
     describe: Describe | None = None,
     blind: bool = False,
+    refuse: bool = True,
 ) -> tuple[list[Item], dict[str, int]]:
     """Every item in the order of the corpus (examples, templates, samples), and counted remarks.
 
     Args:
+        demonstrations: examples with gold, of which the ``shots`` most similar are shown; or what picks them (then
+            ``shots`` has no say).
         blind: the examples were robbed of their pictures for the image probe: so are the demonstrations, the same ones
             as otherwise, and a template that needs pictures may fail for every example.
+        refuse: whether a template that fails for every example is refused (`refuse_hopeless`).
 
     Raises:
         DataFault: a template fails for every example; the first of its faults is the cause.
@@ -114,6 +122,7 @@ def plan(
                 sample=sample,
                 temperature=sampling.temperature,
                 seed=sampling.seed,
+                logprobs=sampling.logprobs,
             )
             key = request_key(request, identity, image_hash)
             return replace(made, example=seen, request=request.model_copy(update={"key": key}))
@@ -126,8 +135,8 @@ def plan(
             subjects = face(task).subjects(template.front.needs, example)
             notes["examples_without_what_a_template_asks_about"] += not subjects
             items += [item(example, template, s, n) for s in subjects for n in range(sampling.samples)]
-    if not blind:
-        _refuse_hopeless(items)
+    if refuse and not blind:
+        refuse_hopeless(items)
     notes["demonstrations_left_out_for_their_pictures"] += len(pool.unreadable)
     return items, {remark: number for remark, number in notes.items() if number}
 
@@ -160,8 +169,8 @@ class Pool:
     """Training examples out of which the most similar to an example are shown with it.
 
     Args:
-        examples: with gold; a `DataFault` names one that has none.
-        shots: how many are shown.
+        examples: with gold; a `DataFault` names one that has none. Or what picks them (their ids tell them apart).
+        shots: how many are shown; of those that were picked all.
         shown: makes of one what is shown of it; one for which it raises an `ImageFault` is left out.
 
     Attributes:
@@ -169,17 +178,14 @@ class Pool:
     """
 
     def __init__(
-        self, examples: Sequence[Any], shots: int, shown: Callable[[Any], Any] = lambda example: example
+        self, examples: Sequence[Any] | Pick, shots: int, shown: Callable[[Any], Any] = lambda example: example
     ) -> None:
-        for example in examples:
-            if example.gold is None:
-                raise DataFault(
-                    f"example {example.id}", "a demonstration needs its gold answer", "take a labelled split"
-                )
-        self.examples, self.shots = tuple(examples), shots
-        self._texts = [_folded(example.text) for example in examples]
+        self._pick = examples if callable(examples) else None
+        self.examples, self.shots = () if callable(examples) else tuple(examples), shots
+        _need_gold(self.examples)
+        self._texts = [_folded(example.text) for example in self.examples]
         self._chosen: dict[str, list[Any]] = {}
-        self._shown, self._views = shown, dict[int, Any]()
+        self._shown, self._views = shown, dict[int | str, Any]()
         self.unreadable: set[str] = set()
 
     def nearest(self, example: Any) -> list[Any]:
@@ -189,8 +195,14 @@ class Pool:
         nor one that is `TOO_SIMILAR`, nor two of the same text.
         """
         if example.id not in self._chosen:
-            self._chosen[example.id] = self._choose(example) if self.examples else []
+            choose = self._choose if self._pick is None else self._picked
+            self._chosen[example.id] = choose(example) if self.examples or self._pick else []
         return self._chosen[example.id]
+
+    def _picked(self, example: Any) -> list[Any]:
+        others = self._pick(example) if self._pick else ()
+        _need_gold(others)
+        return [view for other in others if (view := self._view(other.id, other)) is not None]
 
     def _choose(self, example: Any) -> list[Any]:
         likeness = process.cdist([_folded(example.text)], self._texts, scorer=fuzz.token_sort_ratio, dtype=np.float32)[
@@ -203,20 +215,26 @@ class Pool:
                 break
             other = self.examples[place]
             if likeness[place] < TOO_SIMILAR and other.id != example.id and self._texts[place] not in texts:
-                view = self._view(int(place))
+                view = self._view(int(place), other)
                 if view is not None:
                     chosen.append(view)
                     texts.add(self._texts[place])
         return chosen[::-1]
 
-    def _view(self, place: int) -> Any | None:
+    def _view(self, place: int | str, other: Any) -> Any | None:
         if place not in self._views:
             try:
-                self._views[place] = self._shown(self.examples[place])
+                self._views[place] = self._shown(other)
             except ImageFault:
                 self._views[place] = None
-                self.unreadable.add(self.examples[place].id)
+                self.unreadable.add(other.id)
         return self._views[place]
+
+
+def _need_gold(demonstrations: Sequence[Any]) -> None:
+    for example in demonstrations:
+        if example.gold is None:
+            raise DataFault(f"example {example.id}", "a demonstration needs its gold answer", "take a labelled split")
 
 
 def _folded(text: str) -> str:
@@ -284,7 +302,7 @@ def _subject(template: Template) -> str | None:
     return next((need for need in template.front.needs if need in face(template.front.task).SUBJECTS), None)
 
 
-def _refuse_hopeless(items: Sequence[Item]) -> None:
+def refuse_hopeless(items: Sequence[Item]) -> None:
     """A template that fails for every example is wrong itself or for these data: nothing is spent on it."""
     by_template: dict[str, list[Item]] = {}
     for item in items:

@@ -1,8 +1,8 @@
 """Where an answer's values stand: in the text (with offsets), in the text of its pictures, or nowhere (inferred).
 
 Only what ought to stand in the source is looked for: the mentions of `ner`, of triples and of detected links, and the
-attributes whose values are copied (``verbatim``). A relation, a choice out of a closed list and a ranked entity are
-conclusions; there is nothing to look for.
+attributes whose values are copied (verbatim, numbers, dates). A relation, a choice out of a closed list and a ranked
+entity are conclusions; there is nothing to look for.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _of_mentions(mentions: Sequence[Any]) -> Iterator[Value]:
 
 def _of_attributes(example: Any, schema: Any, answer: Any) -> Iterator[Value]:
     for name, values in answer.values.items():
-        if schema.attribute(name, example.category).type == "verbatim":
+        if schema.attribute(name, example.category).copied:
             yield from ((value, None, None) for value in values)
 
 

@@ -39,7 +39,8 @@ def request_key(
     In the key: the key's version, the rendered messages (role, texts and pictures in order, the system turn
     included), each picture by the hash of its content, the strings at which the answer ends, the answer's JSON schema
     with its properties in order (a grammar makes the model answer in that order), the teacher's identity (model,
-    revision, the endpoint's identity), temperature, seed and sample. What is left out stands in `EXCLUDED`.
+    revision, the endpoint's identity), temperature, seed and sample; and, only where they are asked for, that
+    log-probabilities are (a row without them would not serve). What is left out stands in `EXCLUDED`.
 
     Args:
         image_hash: the content hash of a picture; pass a caching one where pictures recur.
@@ -67,6 +68,6 @@ def request_key(
         "temperature": float(request.temperature),
         "seed": request.seed,
         "sample": request.sample,
-    }
+    } | ({"logprobs": True} if request.logprobs else {})
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()

@@ -26,7 +26,10 @@ READABLE = (1, 2)
 
 
 class Row(Record):
-    """One reply in the ledger. ``seconds`` and ``usage`` are the engine's; ``time`` is its arrival (UTC, ISO 8601)."""
+    """One reply in the ledger. ``seconds`` and ``usage`` are the engine's; ``time`` is its arrival (UTC, ISO 8601).
+
+    ``tokens`` (see `Reply`) stand in the line only where there are some.
+    """
 
     v: int = LINE_VERSION
     key: str
@@ -47,6 +50,7 @@ class Row(Record):
     teacher: str
     identity: dict[str, Any]
     time: str
+    tokens: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, request: Request, reply: Reply, spec: str, identity: Mapping[str, Any]) -> Row:
@@ -79,6 +83,7 @@ class Row(Record):
             teacher=spec,
             identity=dict(identity),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            tokens=reply.tokens,
         )
 
 
@@ -114,7 +119,7 @@ _SILENT = b'"text": "", "reasoning": "", "seconds": '
 
 def to_line(row: Row) -> bytes:
     """The line of a row, with its line end; ASCII."""
-    body = json.dumps(row.model_dump(mode="json"))[:-1].encode("ascii")
+    body = json.dumps(row.model_dump(mode="json", exclude=None if row.tokens else {"tokens"}))[:-1].encode("ascii")
     return b'%s, "crc": "%08x"}\n' % (body, zlib.crc32(body))
 
 

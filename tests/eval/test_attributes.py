@@ -7,6 +7,7 @@ from magister.eval.attributes import CASES, case, count, similarity, values
 from magister.eval.score import score
 from magister.tasks.attributes import Answer, Example
 from magister.tasks.task import DataFault
+from sklearn.metrics import f1_score
 
 
 def example(i, gold, category="Shoes", text="a product"):
@@ -53,6 +54,17 @@ def test_the_published_counts_give_the_published_figures():
 )
 def test_the_five_cases(gold, predicted, what):
     assert case(gold, predicted) == what
+
+
+def test_attribute_f1_asks_only_whether_there_is_a_value():
+    """Wrong values count as found: TP = VC + VW, FP = NV, FN = VN."""
+    examples, answers = published(nn=5, nv=2, vn=3, vc=4, vw=6)
+    scores = score("attributes", examples, answers, resamples=20)
+    assert scores.metrics["attribute_f1"].value == pytest.approx(2 * 10 / (2 * 10 + 2 + 3))
+    there = lambda record: [int(bool(values(record, "A")))]
+    labels = [(there(e.gold), there(a)) for e, a in zip(examples, answers, strict=True)]
+    gold, said = zip(*labels, strict=True)
+    assert scores.metrics["attribute_f1"].value == pytest.approx(f1_score(gold, said))
 
 
 def test_null_words_and_blanks_are_absent_and_values_are_stripped():
@@ -128,6 +140,7 @@ def test_properties(pairs, open_slots):
     scores = judge(examples, answers)
     assert all(0 <= m.low <= m.high <= 1 and 0 <= m.value <= 1 for m in scores.metrics.values())
     assert scores.metrics["lenient"].value >= scores.metrics["strict"].value
+    assert scores.metrics["attribute_f1"].value >= scores.metrics["f1"].value
     back = judge(examples[::-1], answers[::-1])
     for name, metric in scores.metrics.items():
         assert back.metrics[name].value == pytest.approx(metric.value)

@@ -42,10 +42,31 @@ def test_unshared_spans_go_to_the_longest():
     assert floors.longest_unshared(TRAIN, test)[0].values == {"Color": ("dark red",), "Brand": ()}
 
 
+def test_attributes_that_are_not_asked_take_their_characters_all_the_same():
+    assert floors.longest_unshared(TRAIN, [product(9, "dark red lure", asked=("Brand",))])[0].values == {"Brand": ()}
+    assert floors.longest_match(TRAIN, [product(9, "dark red lure", asked=("Brand",))])[0].values == {"Brand": ("red",)}
+
+
 @pytest.mark.parametrize("floor", [floors.most_frequent_match, floors.longest_match, floors.longest_unshared])
 def test_whole_words_of_the_same_case_and_category(floor):
     test = [product(8, "Infrared RED lure", asked=("Color",)), product(9, "red hat", "Hat", asked=("Color",))]
     assert [answer.values for answer in floor(TRAIN, test)] == [{"Color": ()}, {"Color": ()}]
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "found"),
+    [
+        ("搭扣", "爱华仕搭扣单肩包", True),
+        ("T恤", "纯棉T恤", True),
+        ("T恤", "XT恤", False),
+        ("M", "红色M码", True),
+        ("M", "红色XM码", False),
+        ("棉", "Cotton棉", True),
+    ],
+)
+def test_where_words_have_no_blanks_only_letters_must_not_touch(value, text, found):
+    answers = floors.longest_match([product(0, value, A=(value,))], [product(9, text, asked=("A",))])
+    assert answers[0].values == {"A": (value,) if found else ()}
 
 
 def test_majority_falls_back_on_other_categories_then_on_absent():
@@ -78,11 +99,14 @@ def read(path):
     return examples
 
 
+DICTIONARIES = (floors.most_frequent_match, floors.longest_match, floors.longest_unshared)
+
+
 @pytest.mark.parametrize(
-    ("dataset", "published"),
-    [("ae_110k_subset", (76.97, 71.66, 61.38)), ("oa_mine", (57.39, 60.11, 60.74))],
+    ("dataset", "published", "best_penalised"),
+    [("ae_110k_subset", (76.97, 71.66, 61.38), 53.03), ("oa_mine", (57.39, 60.11, 60.74), 59.50)],
 )
-def test_the_dictionaries_come_near_their_published_figures(dataset, published):
+def test_the_dictionaries_come_near_their_published_figures(dataset, published, best_penalised):
     """All attributes of the category asked. Published figures are on whole test sets; ours lack 60 titles."""
     folder = DATA / dataset
     if not folder.is_dir():
@@ -90,9 +114,13 @@ def test_the_dictionaries_come_near_their_published_figures(dataset, published):
     train, test = read(folder / "train.jsonl"), read(folder / "test.jsonl")
     known = floors.dictionary(train)
     asked = {c: tuple(name for category, name in known if category == c) for c, _ in known}
-    test = [example.model_copy(update={"asked": asked[example.category]}) for example in test]
-    ours = [
-        100 * score("attributes", test, floor(train, test), resamples=20).value
-        for floor in (floors.most_frequent_match, floors.longest_match, floors.longest_unshared)
-    ]
+    everything = [example.model_copy(update={"asked": asked[example.category]}) for example in test]
+
+    def f1(floor, examples, open_slots):
+        answers = floor(train, examples)
+        return 100 * score("attributes", examples, answers, open_slots=open_slots, resamples=20).value
+
+    ours = [f1(floor, everything, "skip") for floor in DICTIONARIES]
     assert ours == pytest.approx(published, abs=1.0)
+    assert [f1(floor, test, "skip") for floor in DICTIONARIES] == ours  # as `magister evaluate` asks
+    assert max(f1(floor, everything, "penalise") for floor in DICTIONARIES) == pytest.approx(best_penalised, abs=1.0)

@@ -106,7 +106,7 @@ def test_gold_as_an_answer_is_parsed_to_itself(task):
     for example, schema in face(task).probes():
         if example.gold is None or not among_candidates(example.gold, example):
             continue
-        text = face(task).as_json(example.gold, example)
+        text = face(task).as_json(example.gold, example, schema)
         assert "\n" not in text
         json.loads(text)
         assert fuzz.outcome(task, example, schema, text, "stop") == "answer"

@@ -347,7 +347,10 @@ def test_an_endless_example_is_named(probes):
 def test_json_modes_carry_the_answer_schema(probes):
     for template in TEMPLATES:
         prompt = asked(template, probes)
-        json_mode = template.front.mode in ("zero_shot", "few_shot", "queries", "schema_informed")
+        json_mode = template.front.mode in (
+            *("zero_shot", "few_shot", "queries", "schema_informed"),
+            *("extract.schema", "extract.compact"),
+        )
         assert (prompt.answer_schema is not None) == json_mode, template.name
         assert prompt.max_tokens == template.front.max_tokens
 

@@ -22,10 +22,11 @@ TEXTS = [
 
 def words_tokenizer() -> Any:
     """A lower-case WordPiece tokenizer, as BERT's."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.decoder = decoders.WordPiece()
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -176,3 +177,27 @@ def products() -> list[attributes.Example]:
         product("q", "Red shirt, 42cm machine wash", size=("42cm",), colour=("red",), sleeve=()),
         product("r", "green cotton shirt", size=(), colour=("green",), sleeve=("short",)),
     ]
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder-decoder."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    tokenizer = words_tokenizer()
+    tokenizer.eos_token, tokenizer.sep_token, tokenizer.cls_token = "[SEP]", None, None
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        dropout_rate=0.0,
+        initializer_factor=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return keep(tmp_path_factory.mktemp("t5"), T5ForConditionalGeneration(config), tokenizer)

@@ -75,8 +75,8 @@ def task_schemas() -> dict[str, dict]:
     """The tasks' own answer schemas, by name."""
     seven = SimpleNamespace(candidates=range(7))
     related = SimpleNamespace(labels=("place of birth", 'says "so"', "né à"), none="none")
-    colour = SimpleNamespace(type="one_of", options=("red", "dark blue"))
-    asked = {"colour": colour, "sleeve length": SimpleNamespace(type="verbatim")}
+    colour = attributes.Attribute(name="colour", type="one_of", options=("red", "dark blue"))
+    asked = {"colour": colour, "sleeve length": attributes.Attribute(name="sleeve length")}
     return {
         "ner": ner.answer_schema(SimpleNamespace(labels=("PER", "LOC")), None),
         "attributes": attributes.answer_schema(

@@ -1,0 +1,59 @@
+"""Products whose values stand in their titles, and a short training, for the published attribute systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from magister.students.student import Output, View
+from magister.tasks.attributes import Answer, Attribute, Example, Schema
+
+
+@pytest.fixture(scope="session")
+def title_schema() -> Schema:
+    """Attributes whose values are copied from a title."""
+    return Schema(
+        attributes=(
+            Attribute(name="size", examples=("M", "42cm"), categories=("shirt",)),
+            Attribute(name="colour", examples=("red", "green"), categories=("shirt",)),
+            Attribute(name="wash", categories=("shirt",)),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def titles() -> list[Example]:
+    """Three products of unlike lengths; some values are absent, one has two sub-tokens and one stands twice."""
+
+    def product(id: str, text: str, **gold: tuple[str, ...]) -> Example:
+        context = {"knowledge": f"{text} is a shirt of the type {id}"}
+        answer = Answer(values=dict(gold))
+        return Example(id=id, text=text, asked=tuple(gold), gold=answer, category="shirt", context=context)
+
+    return [
+        product("p", "Blue cotton shirt size M", size=("M",), colour=("Blue",), wash=()),
+        product("q", "Red shirt, 42cm , machine wash , in Red", size=("42cm",), colour=("Red",), wash=("machine",)),
+        product("r", "green shirt", colour=("green",), size=()),
+    ]
+
+
+@pytest.fixture(scope="session")
+def learn() -> Callable[..., Output]:
+    """``learn(student, examples, steps, rate)`` trains it on one batch and gives the last output."""
+
+    def run(student: Any, examples: Sequence[Any], steps: int, rate: float = 0.005, view: View | None = None) -> Output:
+        torch.manual_seed(0)
+        optimizer = torch.optim.AdamW(student.parameter_groups(rate, rate), weight_decay=0.0)
+        student.train()
+        for _ in range(steps):
+            output = student(student.collate(examples, view))
+            optimizer.zero_grad()
+            output.loss.backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+        student.eval()
+        return output
+
+    return run
