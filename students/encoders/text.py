@@ -350,11 +350,13 @@ def merged(model: Any) -> Iterator[None]:
         for layer, weight in zip(layers, kept, strict=True):
             deltas = [layer.get_delta_weight(name) for name in layer.active_adapters]
             layer.get_base_layer().weight.data = sum(deltas, start=weight)
-        with model.disable_adapter():
-            yield
+            # Not `model.disable_adapter`: that would also take back modules that were trained whole.
+            layer.enable_adapters(False)
+        yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
             layer.get_base_layer().weight.data = weight
+            layer.enable_adapters(True)
 
 
 def _one_of(*ids: int | None) -> Any:

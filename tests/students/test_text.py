@@ -263,3 +263,21 @@ def _in_peft(state: dict[str, torch.Tensor]) -> str:
 
 def _adapted(state: dict[str, torch.Tensor]) -> str:
     return _in_peft(state).removeprefix("base_model.model.")
+
+
+def test_modules_trained_whole_stay_in_place_while_adapters_are_merged(tiny_bert: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    plain = text.load(tiny_bert).eval().model
+    config = LoraConfig(r=2, target_modules=["query"], modules_to_save=["output"])
+    model = get_peft_model(plain, config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) / 10)
+    ids = torch.randint(5, 20, (2, 7))
+    run = lambda: model(input_ids=ids).last_hidden_state.detach()
+    before = run()
+    with text.merged(model):
+        assert torch.allclose(run(), before, atol=1e-5)
+    assert torch.equal(run(), before)
