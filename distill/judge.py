@@ -101,7 +101,8 @@ def teacher(
     """Ask a teacher about a split and judge its answers; no answer counts as wrong and is counted by its fault.
 
     A template that takes demonstrations is shown the ``shots`` training examples that are most similar by their words,
-    or those that ``picker(training examples, shots=shots)`` picks for an example. ``describe`` puts pictures into words for a teacher that cannot see, in place of a describer made for this call.
+    or those that ``picker(training examples, shots=shots)`` picks for an example. ``describe`` puts pictures into words
+    for a teacher that cannot see, in place of a describer made for this call.
     """
     from ..prompts.library import find
     from ..teachers.ask import ask

@@ -112,7 +112,7 @@ def test_encoders_that_cannot_write_are_refused(tmp_path: Path, tiny_bert: str) 
         tmp_path
     )
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedBackbone, match="cannot be a decoder|no attention to an encoder"):
+    with pytest.raises(UnsupportedBackbone, match=r"cannot be a decoder|no attention to an encoder"):
         seq2seq.load(str(tmp_path))
 
 

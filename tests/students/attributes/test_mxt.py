@@ -264,7 +264,9 @@ def test_fresh_attention_learns_at_the_rate_of_heads(tiny_bert: str, tiny_t5: st
 def test_is_kept(
     name: str, rank: int, titles: Any, title_schema: Any, learn: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    student = build(request.getfixturevalue(name), title_schema, LEVELS, lora_rank=rank, image_encoder="efficientnet-lite0")
+    student = build(
+        request.getfixturevalue(name), title_schema, LEVELS, lora_rank=rank, image_encoder="efficientnet-lite0"
+    )
     learn(student, titles, 3)
     student.save_pretrained(tmp_path)
     torch.manual_seed(1)
