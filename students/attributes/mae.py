@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from ...tasks.attributes import Answer, Example
 from ...tasks.task import DataFault
 from ..collate import Item, Layout, group, pad, stack
-from ..encoders import vectors
+from ..encoders import frozen
 from ..encoders.cnn import KimCNN
-from ..encoders.frozen import FrozenModel, FrozenWords, TextStates
-from ..encoders.words import units
+from ..encoders.frozen import FrozenTextConfig
 from ..fusion.modalities import FusionName, fusion
 from ..heads.cosine import NONE, at, draw, margin_loss, softmax_loss
 from ..heads.ranking import mean
 from ..heads.values import ABSENT, Candidates, ValueVocabulary
 from ..saving import CheckpointError
-from ..settings import Clash, StudentConfig
 from ..student import Batch, Output, View
 from ..system import System, UnsupportedView
 from ..units import lay
@@ -37,15 +35,10 @@ _TABLES = ("queries.weight", "table.weight")
 Scored = dict[str, dict[str, float]]
 
 
-class MAEConfig(StudentConfig):
+class MAEConfig(FrozenTextConfig):
     """What a `MAE` is made of; the defaults of ``windows`` and ``margin`` are the paper's.
 
     Attributes:
-        text_encoder: a frozen model that gives vectors of sub-tokens, or None where ``vectors`` does.
-        text_states: what is taken of it (`encoders.frozen`).
-        vectors, vectors_first: a file of word vectors in GloVe's format instead, or None; so many of its first words
-            are kept, beside those of the training examples.
-        max_tokens, context_tokens: the longest row; the most side text in it.
         width: of queries, values, modalities.
         windows, filters: of the text's CNN.
         dropout: on what each layer of the towers reads.
@@ -60,12 +53,6 @@ class MAEConfig(StudentConfig):
 
     tasks = ("attributes",)
 
-    text_encoder: str | None = "minilm"
-    text_states: TextStates = "contextual"
-    vectors: str | None = None
-    vectors_first: int = Field(100_000, ge=0)
-    max_tokens: int | None = Field(None, ge=8)
-    context_tokens: int | None = Field(None, ge=0)
     width: int = Field(256, ge=1)
     windows: tuple[int, ...] = Field((5, 7), min_length=1)
     filters: int = Field(256, ge=1)
@@ -79,18 +66,6 @@ class MAEConfig(StudentConfig):
     negatives: int = Field(1, ge=1)
     within: float = Field(0.5, ge=0, le=1)
     start: str | None = None
-
-    def clashes(self, recipe: Any) -> Iterator[Clash]:
-        """No source of word vectors, or two."""
-        if bool(self.text_encoder) == bool(self.vectors):
-            yield ("text_encoder", "vectors"), "text_encoder (a model) or vectors (a file): give one, the other is null"
-
-    def pretrained(self, images: bool) -> str:
-        """Where its word vectors come from, and the frozen image encoder where pictures are seen."""
-        words = f"vectors of {(self.vectors or '').rpartition('/')[2]}"
-        if self.text_encoder:
-            words = f"{self.text_encoder} (frozen, {self.text_states})"
-        return f"{words} + {self.image_encoder} (frozen)" if images and self.image_encoder else words
 
 
 class MAE(System):
@@ -128,12 +103,8 @@ class MAE(System):
         schema = schemas["attributes"]
         self.values = ValueVocabulary(schema, known, config.candidates)
         self._queries = {name: i for i, name in enumerate(dict.fromkeys(a.name for a in schema.attributes))}
-        self.words: Any
-        if config.text_encoder:
-            self.words = FrozenModel(config.text_encoder, config.text_states, config.max_tokens)
-        else:
-            self.words = FrozenWords(known["words"], known["word_width"], config.max_tokens or 1000)
-        self.layout = Layout(self.words, config.context_tokens)
+        words: Any = frozen.of(config, known)  # what a layout asks of an encoder, it has
+        self.words, self.layout = words, Layout(words, config.context_tokens)
         self.queries, self.table = nn.Embedding(len(self._queries), width), nn.Embedding(len(self.values.values), width)
         for table in (self.queries, self.table):
             nn.init.uniform_(table.weight, -1 / width, 1 / width)
@@ -151,12 +122,7 @@ class MAE(System):
     @classmethod
     def prepare(cls, config: Any, schemas: Mapping[str, Any], examples: Sequence[Any]) -> dict[str, Any]:
         """The values of the training gold and, with a file of vectors, the words kept of it."""
-        known = ValueVocabulary.learn(schemas["attributes"], examples)
-        if config.vectors:
-            texts = (t for e in examples for t in (e.text, *(e.context.get(c, "") for c in config.view.context)))
-            wanted = {text[a:b].lower() for text in texts for a, b in units(text)}
-            known["words"], known["word_width"] = vectors.words_of(config.vectors, wanted, config.vectors_first)
-        return known
+        return {**ValueVocabulary.learn(schemas["attributes"], examples), **frozen.learn(config, examples)}
 
     @classmethod
     def create(cls, config: Any, schemas: Mapping[str, Any], examples: Sequence[Any] = ()) -> MAE:

@@ -268,7 +268,7 @@ def test_knowledge_is_read_where_it_decides(tiny_bert: str) -> None:
     ]
     student = build(tiny_bert, None)
     view = View(context=("knowledge",))
-    learn(student, twins, view, 60)
+    learn(student, twins, view, 150, rate=0.003)
     assert student.predict(twins, view) == gold(twins)
     blind = student.predict(twins)
     assert blind[0] == blind[1]
@@ -438,12 +438,12 @@ def test_a_picture_decides_between_two_colours_in_the_text(tiny_bert: str, gate:
             found.append(made.model_copy(update={"images": (square(right, draw),)}))
         return found
 
-    train, test = make(96), make(48)
+    train, test = make(128), make(48)
     right: dict[bool, float] = {}
     for view in (View(), SEES):
         student = build(tiny_bert, [(49, 3)], frozen=True, width=32, region_gate=gate)
         student.features = lambda images: [torch.stack([cells(image) for image in images])]
-        learn(student, train, view, 160)
+        learn(student, train, view, 260)
         said = student.predict(test, view)
         right[view.images] = sum(a == e.gold for a, e in zip(said, test, strict=True)) / len(test)
     assert right[False] < 0.7

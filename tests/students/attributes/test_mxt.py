@@ -76,11 +76,9 @@ def test_overfits_titles(
     assert student.given_up == {}
 
 
-def test_overfits_without_copying_and_with_an_adapter(
-    titles: Any, title_schema: Any, learn: Any, tiny_bert: str
-) -> None:
+def test_overfits_without_copying_by_an_adapter(titles: Any, title_schema: Any, learn: Any, tiny_bert: str) -> None:
     student = build(tiny_bert, title_schema, copying=False, lora_rank=8, decoder_layers=1)
-    learn(student, titles, 120, 0.02)
+    learn(student, titles, 80, 0.005)
     assert student.predict(titles) == gold(titles)
 
 
@@ -91,7 +89,7 @@ def test_overfits_options_free_texts_and_truth(tiny_bert: str, learn: Any) -> No
         product("cotton shirt", colour=(), story=(), washable=()),
     ]
     student = build(tiny_bert, COLOURS)
-    learn(student, examples, 100, 0.01)
+    learn(student, examples, 120, 0.005)
     found = student.predict(examples, return_scores=True)
     assert [a.values["colour"] for a, _ in found] == [("red cotton",), ("green",), ()]  # as the schema writes it
     assert [a.values["story"] for a, _ in found] == [("machine wash",), ("memory card",), ()]
@@ -160,7 +158,7 @@ def test_a_text_of_several_windows_is_answered_once(tiny_bert: str, title_schema
         Example(id=size, text=f"{filler * 3}shirt {size}", asked=("size",), gold=Answer(values={"size": (size,)}))
         for size in ("42cm", "M")
     ]
-    student = build(tiny_bert, title_schema, max_tokens=20)
+    student = build(tiny_bert, title_schema, max_tokens=16)
     batch = student.collate(long)
     assert batch.counts["windows"] >= 4
     assert batch.tensors["item_row"].shape[1] >= 2
@@ -236,8 +234,7 @@ def test_the_options_and_the_category_stand_in_the_question(tiny_bert: str, titl
     student = build(tiny_bert, COLOURS)
     read = student.encoder.sub_tokens.tokenizer.decode
     rows = student.collate([product(colour=("red",))]).tensors["input_ids"]
-    assert "colour" in read(rows[0])
-    assert "red, green, red cotton, blue".replace(",", "") in read(rows[0]).replace(" ,", "").replace("[UNK]", "")
+    assert read(rows[0]).startswith("[CLS] colour : red, green, red cotton, blue [SEP] red shirt")
     rows = build(tiny_bert, title_schema).collate(titles[:1]).tensors["input_ids"]
     assert read(rows[0]).startswith("[CLS] shirt size [SEP] blue")
 
