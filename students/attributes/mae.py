@@ -80,7 +80,8 @@ class MAE(System):
       margin + d(c, e+) - d(c, e-))`` over its gold alternatives and its negatives, each drawn from the attribute's own
       values evenly or from all values by how often training has them (`heads.cosine`).
 
-    Unlike in the release, side texts are read behind the text, and pictures' vectors are brought to one length.
+    Unlike in the release, side texts are read behind the text, and pictures' vectors are brought to one length. The
+    category, where ``category`` says so, is part of the query: it is known under every view.
     It answers one value an attribute, out of those that training (or a closed list) has: an unseen one cannot be found.
     """
 
@@ -143,10 +144,9 @@ class MAE(System):
             raise CheckpointError(f"start: it is made with other settings; differing: {', '.join(sorted(wrong))}")
         names = (self._queries, earlier._queries), (self.values.numbers, earlier.values.numbers)
         for table, (mine, known) in zip(_TABLES, names, strict=True):
-            rows = [(mine[name], known[name]) for name in mine if name in known]
-            theirs[table] = own[table].index_copy(
-                0, torch.tensor([a for a, _ in rows]), theirs[table][[b for _, b in rows]]
-            )
+            shared = [name for name in mine if name in known]
+            to, of = (torch.tensor([numbers[name] for name in shared], dtype=torch.long) for numbers in (mine, known))
+            theirs[table] = own[table].index_copy(0, to, theirs[table][of])
         self.load_state_dict(theirs)
 
     def collate(self, examples: Sequence[Example], view: View | None = None) -> Batch:
@@ -215,7 +215,8 @@ class MAE(System):
             categories = mean(self.words(told), told["attention_mask"])
             query = query + self.category(categories)[tensors["category"]]
         fused = self._fused(query, tensors, len(batch.examples))
-        cosines = F.normalize(fused.float(), dim=-1) @ F.normalize(self.table.weight, dim=-1).T
+        with torch.autocast(fused.device.type, enabled=False):  # bf16 would make ties
+            cosines = F.normalize(fused.float(), dim=-1) @ F.normalize(self.table.weight, dim=-1).T
         ranking = at(cosines, tensors["candidates"])
         gold = tensors.get("positives")
         if gold is None or not (gold >= 0).any():
