@@ -31,7 +31,7 @@ class OpenTagConfig(WordsConfig):
     Attributes:
         attention: width in which two words are compared.
         own_state: whether the CRF reads each word's own state ``h_t`` beside ``l_t``. The paper's reads ``l_t`` alone,
-            which begins as the same sum for every word: it takes hundreds of epochs to tell them apart.
+            which begins as nearly the same sum for every word, and learns far slower (the paper: up to 500 epochs).
     """
 
     tasks = ("attributes",)
