@@ -219,15 +219,7 @@ def fit(recipe: Recipe, schema: Any, examples: Sequence[Any], look: Callable[[An
 
 def paths(student: Any, examples: Sequence[Any], recipe: Recipe) -> list[tuple[list[int], float]]:
     """Each example's best tag sequence and its log probability, in the order given; dropout off."""
-    was_training = student.training
-    student.eval()
-    found: list[Any] = [None] * len(examples)
-    order = sorted(range(len(examples)), key=lambda at: len(examples[at].text))
-    for start in range(0, len(order), 2 * recipe.batch_size):
-        at = order[start : start + 2 * recipe.batch_size]
-        for place, one in zip(at, student.paths([examples[n] for n in at]), strict=True):
-            found[place] = one
-    student.train(was_training)
+    found: list[tuple[list[int], float]] = student.in_batches(examples, 2 * recipe.batch_size, student.paths)
     return found
 
 

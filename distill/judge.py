@@ -76,7 +76,7 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
     return Judgement(
         scores=found.scores,
         task=task,
-        dataset=data if split == "test" else f"{data} ({split})",
+        dataset=record.dataset_name(data, split),
         system=recipe.student,
         variant=variant(recipe),
         examples=examples,
@@ -134,7 +134,7 @@ def teacher(
     return Judgement(
         scores=score.score(task, examples, answers),
         task=task,
-        dataset=data if split == "test" else f"{data} ({split})",
+        dataset=record.dataset_name(data, split),
         system=spec,
         variant=f"{prompt}, {shots} shown" if shown else prompt,
         examples=tuple(examples),
@@ -160,7 +160,7 @@ def floor(name: str, task: str, data: str, split: str = "test", limit: int | Non
     return Judgement(
         scores=score.score(task, examples, answers, train=train),
         task=task,
-        dataset=data if split == "test" else f"{data} ({split})",
+        dataset=record.dataset_name(data, split),
         system="floor",
         variant=name,
         examples=tuple(examples),

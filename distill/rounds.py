@@ -148,7 +148,7 @@ def write_records(recipe: Recipe, result: Mapping[str, Any], folder: Path, recor
         if one.labels != at.get(one.strategy):
             continue
         variant = f"text, {one.strategy.replace('_', ' ')} labels"
-        dataset = recipe.data if result["split"] == "test" else f"{recipe.data} ({result['split']})"
+        dataset = record.dataset_name(recipe.data, result["split"])
         reached = "" if result["needed"].get(one.strategy, one.labels) else "do not "
         made = record.ResultRecord(
             name=record.slug(dataset, recipe.student, variant, one.labels, f"seed{one.seed}"),

@@ -106,6 +106,11 @@ def measures(scores: Scores) -> dict[str, Measure]:
     return {name: Measure(**metric._asdict()) for name, metric in scores.metrics.items()}
 
 
+def dataset_name(data: str, split: str) -> str:
+    """What a record calls the data it was judged on: another split than ``test`` stands behind the name."""
+    return data if split == "test" else f"{data} ({split})"
+
+
 def slug(*parts: str | int) -> str:
     """A record's name out of its parts: letters, digits, dots, ``_`` and ``+`` stay, the rest is ``-``."""
     return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "-", str(part)).strip("-+._") for part in parts)

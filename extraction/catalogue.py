@@ -24,11 +24,14 @@ LONGEST_CELL = 16 * 1024 * 1024
 #: So many rows of a Parquet file are held at once.
 ROWS = 1024
 
+#: No column is named by the user.
+GUESSED = Named()
+
 Say = Callable[[str], None]
 Products = Iterator[Product | DataFault]
 
 
-def read(path: Path, named: Named = Named(), say: Say = lambda line: None) -> Products:  # noqa: B008 - immutable
+def read(path: Path, named: Named = GUESSED, say: Say = lambda line: None) -> Products:
     """The products of a file, in its order; which columns are read as what is said.
 
     Raises:
@@ -47,7 +50,9 @@ def read(path: Path, named: Named = Named(), say: Say = lambda line: None) -> Pr
     raise DataFault(str(path), "is of no form that is known", f"rename it so that it ends in {', '.join(ENDINGS)}")
 
 
-def of_lines(lines: Iterable[bytes], name: str, folder: Path, named: Named = Named(), say: Say | None = None) -> Products:  # noqa: B008, E501 # fmt: skip
+def of_lines(
+    lines: Iterable[bytes], name: str, folder: Path, named: Named = GUESSED, say: Say | None = None
+) -> Products:
     """The products of JSON lines. Lines may have different fields: each is read by the names it has."""
     known: dict[tuple[str, ...], dict[str, str]] = {}
     for number, line in enumerate(lines, 1):

@@ -152,11 +152,12 @@ class MiniLM:
 
     def _means(self, texts: Sequence[str]) -> Any:
         """``[n, d]``: the mean state of each text's tokens, special ones included as in its training."""
+        from ..students.heads.ranking import mean
+
         tokenizer, limit = self._encoder.sub_tokens.tokenizer, self._encoder.limit
         rows = tokenizer(list(texts), truncation=True, max_length=limit, padding=True, return_tensors="pt")
         full = [text for text, mask in zip(texts, rows["attention_mask"], strict=True) if int(mask.sum()) == limit]
         whole = tokenizer(full, verbose=False)["input_ids"] if full else []
         self.truncated += sum(len(ids) > limit for ids in whole)
         states = self._encoder(rows["input_ids"], rows["attention_mask"], rows.get("token_type_ids"))
-        mask = rows["attention_mask"][:, :, None].to(states.dtype)
-        return (states * mask).sum(1) / mask.sum(1)
+        return mean(states, rows["attention_mask"])

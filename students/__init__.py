@@ -40,10 +40,15 @@ def describe(name: str) -> str:
 
 def load(folder: str | Path) -> Any:
     """The student that lies in a folder (its own, or that of the run that trained it), whichever it is."""
-    folder = Path(folder)
-    folder = folder / "best" if (folder / "best").is_dir() else folder
+    folder = best_of(folder)
     name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["student"]
     return find(name).from_pretrained(folder)
+
+
+def best_of(folder: str | Path) -> Path:
+    """Where the student of a folder lies: the folder itself, or ``best`` in that of the run that trained it."""
+    best = Path(folder) / "best"
+    return best if best.is_dir() else Path(folder)
 
 
 def _path(name: str) -> str:

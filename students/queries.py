@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 
-from ..tasks.attributes import COPIED, Answer, Attribute, Example, Schema
+from ..tasks.attributes import Answer, Attribute, Example, Schema
 from ..tasks.task import DataFault
 from .collate import Item
 from .settings import BackboneConfig
 from .student import View
 from .system import UnsupportedView
 from .units import pairs
-
-#: The types of attributes whose values stand in a text.
-MARKED = (*COPIED, "free")
 
 
 class QueryConfig(BackboneConfig):
@@ -50,13 +47,19 @@ def asked(examples: Sequence[Example], schema: Schema, config: QueryConfig, trai
         examples = [with_absent(e, schema, config.negatives) for e in examples]
     items = pairs(examples)
     for item in items:
-        attribute = _attribute(item, schema)
-        if attribute is not None and attribute.type not in MARKED:
-            raise UnsupportedView(
-                f"example {item.example.id}: {attribute.name} is a {attribute.type}, whose values need not stand in "
-                "the text; this student marks places in it (unified's head ranking chooses among options)"
-            )
+        attribute = known(item, schema)
+        if attribute is not None:
+            check_marked(item.example, attribute, "marks places in it")
     return items
+
+
+def check_marked(example: Example, attribute: Attribute, does: str) -> None:
+    """Refuse an attribute whose values need not stand in the text, for a student that ``does`` something with it."""
+    if attribute.choices:
+        raise UnsupportedView(
+            f"example {example.id}: {attribute.name} is a {attribute.type}, whose values need not stand in the text; "
+            f"this student {does} (unified's head ranking chooses among options)"
+        )
 
 
 def with_absent(example: Example, schema: Schema, count: int) -> Example:
@@ -66,7 +69,7 @@ def with_absent(example: Example, schema: Schema, count: int) -> Example:
     """
     if example.gold is None:
         return example
-    possible = (a.name for a in schema.of(example.category) if a.type in MARKED)
+    possible = (a.name for a in schema.of(example.category) if not a.choices)
     others = [name for name in possible if name not in example.gold.values]
     drawn = [others[i] for i in torch.randperm(len(others))[:count].tolist()]
     gold = Answer(values={**example.gold.values, **dict.fromkeys(drawn, ())})
@@ -78,7 +81,7 @@ def wording(item: Item, schema: Schema, config: QueryConfig, training: bool) -> 
     """The query of an item: ``[category] attribute[: value, value, ...]``. A name that no schema has is one, too."""
     name, category = item.labels[0], item.example.category
     query = f"{category} {name}" if config.category and category else name
-    attribute = _attribute(item, schema)
+    attribute = known(item, schema)
     if attribute is None or not config.example_values or (training and float(torch.rand(())) < config.values_dropped):
         return query
     values = ", ".join(attribute.examples[: config.example_values])
@@ -95,5 +98,6 @@ def check(examples: Sequence[Example], items: Sequence[Item], view: View) -> Non
         raise DataFault(f"example {examples[0].id} and its batch", "no attribute is asked of them", "leave them out")
 
 
-def _attribute(item: Item, schema: Schema) -> Attribute | None:
+def known(item: Item, schema: Schema) -> Attribute | None:
+    """The attribute asked, or None for a name that no schema has."""
     return next((a for a in schema.of(item.example.category) if a.name == item.labels[0]), None)

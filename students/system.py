@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -24,8 +25,8 @@ class UnsupportedView(ValueError):
     """A view, or a question, that a student was not built for: says what is missing."""
 
 
-class System(nn.Module):
-    """A student: `collate`, `forward` and `answer` are its own, the rest is here.
+class System(nn.Module, ABC):
+    """A student: `build`, `collate`, `forward` and `answer` are its own, the rest is here.
 
     Args:
         config: what it is made of.
@@ -65,25 +66,30 @@ class System(nn.Module):
         self.features: Callable[[Sequence[Image]], list[Tensor]] = self._encode_images
         self.refuse_broken_images = True
         self.given_up: dict[str, int] = {}
+        self.build()
 
     # --- what a system says itself ---
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make its modules, of its ``config``, ``schemas``, ``encoder``, ``levels`` and ``vocabulary``."""
 
     @classmethod
     def prepare(cls, config: Any, schemas: Mapping[str, Any], examples: Sequence[Any]) -> dict[str, Any]:
         """The vocabulary of some training examples; most students need none."""
         return {}
 
+    @abstractmethod
     def collate(self, examples: Sequence[Any], view: View | None = None) -> Batch:
         """Tensors of some examples, with gold labels where they have any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Output:
         """Losses and scores of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, examples: Sequence[Any], view: View) -> tuple[list[tuple[Any, Any]], Mapping[str, int]]:
         """``(answer, its probabilities)`` of each example of one batch, and what was given up."""
-        raise NotImplementedError
 
     # --- making and keeping ---
 
@@ -142,25 +148,36 @@ class System(nn.Module):
 
         Scores are probabilities: for `ner` one an entity, for `attributes` one an attribute; None where there is none.
         """
-        view = view or self.view
+        given_up = Counter[str]()
+
+        def answer(some: Sequence[Any]) -> Sequence[Any]:
+            answered, counts = self.answer(some, view or self.view)
+            given_up.update(counts)
+            return answered
+
+        found = self.in_batches(examples, batch_size, answer)
+        self.given_up = dict(given_up)
+        return found if return_scores else [answer for answer, _ in found]
+
+    @torch.no_grad()
+    def in_batches(
+        self, examples: Sequence[Any], batch_size: int, work: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> list[Any]:
+        """What ``work`` says of each example, in the order given: in eval mode, adapters merged, batch by batch."""
         was_training = self.training
         self.eval()
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(examples)), key=lambda i: len(examples[i].text))
         found: list[Any] = [None] * len(examples)
-        given_up = Counter[str]()
         try:
             with text_encoder.merged(getattr(self.encoder, "model", None)):
                 for start in range(0, len(order), batch_size):
                     at = order[start : start + batch_size]
-                    answered, counts = self.answer([examples[i] for i in at], view)
-                    given_up.update(counts)
-                    for i, one in zip(at, answered, strict=True):
+                    for i, one in zip(at, work([examples[i] for i in at]), strict=True):
                         found[i] = one
         finally:
             self.train(was_training)
-        self.given_up = dict(given_up)
-        return found if return_scores else [answer for answer, _ in found]
+        return found
 
     # --- seeing ---
 

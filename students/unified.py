@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..prompts.questions import questions
 from ..tasks import attributes, ner
-from ..tasks.task import DataFault
+from ..tasks.attributes import attribute_of
 from .collate import Found, Item, Layout, group, shape_count
 from .encoders.text import TextEncoder, UnsupportedBackbone
 from .fusion.prefix import VisualPrefix
@@ -125,15 +125,9 @@ class Unified(System):
     Config = UnifiedConfig
     encoder: TextEncoder
 
-    def __init__(
-        self,
-        config: UnifiedConfig,
-        schemas: Mapping[str, Any],
-        encoder: TextEncoder,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, encoder, levels = self.config, self.encoder, self.levels
         self.layout = Layout(encoder, config.context_tokens, PREDICT if config.two_prefix else "")
         width = encoder.hidden
         self.shapes = nn.Embedding(shape_count(), width, padding_idx=0) if config.word_shapes else None
@@ -212,11 +206,8 @@ class Unified(System):
             return found
         schema = self._schema("attributes")
         for name in example.asked:
-            try:
-                attribute = schema.attribute(name, example.category)
-                ask("several" if attribute.many else attribute.type, [name])
-            except KeyError as error:
-                raise DataFault(f"example {example.id}", error.args[0]) from None
+            attribute = attribute_of(schema, example, name)
+            ask("several" if attribute.many else attribute.type, [name])
         return found
 
     def _schema(self, key: str) -> Any:

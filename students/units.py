@@ -10,6 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from ..tasks.attributes import Example
 from ..tasks.task import DataFault
 from .collate import Item, Layout, Row, Text, pad, place, stack
 from .student import View
@@ -63,6 +64,6 @@ def unit_states(states: Tensor, tensors: dict[str, Tensor]) -> Tensor:
     return states[tensors["word_row"], tensors["word_at"]]
 
 
-def pairs(examples: Sequence[object]) -> list[Item]:
+def pairs(examples: Sequence[Example]) -> list[Item]:
     """An item for each attribute asked of each example."""
-    return [Item(i, e, (name,)) for i, e in enumerate(examples) for name in e.asked]  # type: ignore[attr-defined]
+    return [Item(i, e, (name,)) for i, e in enumerate(examples) for name in e.asked]

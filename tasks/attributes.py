@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from .images import Image
 from .record import Record
-from .task import Task, closed_object
+from .task import DataFault, Task, closed_object
 
 #: How an attribute's value is stated: copied from the text; written freely; a number or a date, copied with the
 #: characters of the text; true or false; one or several out of a closed list.
@@ -140,6 +140,14 @@ class Example(Record):
     images: tuple[Image, ...] = ()
     context: dict[str, str] = Field(default_factory=dict)
     gold: Answer | None = None
+
+
+def attribute_of(schema: Schema, example: Example, name: str) -> Attribute:
+    """The schema's attribute of that name for a product; a `DataFault` if it has none."""
+    try:
+        return schema.attribute(name, example.category)
+    except KeyError as error:
+        raise DataFault(f"example {example.id}", error.args[0]) from None
 
 
 def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:

@@ -63,15 +63,9 @@ class AVEQA(System):
     encoder: TextEncoder
     config: AVEQAConfig
 
-    def __init__(
-        self,
-        config: AVEQAConfig,
-        schemas: Mapping[str, Any],
-        encoder: TextEncoder,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, encoder = self.config, self.encoder
         self.layout = Layout(encoder, config.context_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.ends = nn.Linear(encoder.hidden, 2, bias=False)  # a softmax does not see a bias

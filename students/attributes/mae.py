@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ...tasks.attributes import Answer, Example
 from ...tasks.task import DataFault
+from .. import best_of
 from ..collate import Item, Layout, group, pad, stack
 from ..encoders import frozen
 from ..encoders.cnn import KimCNN
@@ -91,17 +91,11 @@ class MAE(System):
     config: MAEConfig
     frequencies: Tensor
 
-    def __init__(
-        self,
-        config: MAEConfig,
-        schemas: Mapping[str, Any],
-        encoder: None = None,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, levels = self.config, self.levels
         known, width = self.vocabulary, config.width
-        schema = schemas["attributes"]
+        schema = self.schemas["attributes"]
         self.values = ValueVocabulary(schema, known, config.candidates)
         self._queries = {name: i for i, name in enumerate(dict.fromkeys(a.name for a in schema.attributes))}
         words: Any = frozen.of(config, known)  # what a layout asks of an encoder, it has
@@ -132,8 +126,7 @@ class MAE(System):
         if config.vectors:
             student.words.fill(config.vectors)
         if config.start:
-            folder = Path(config.start)
-            student.go_on_from(cls.from_pretrained(folder / "best" if (folder / "best").is_dir() else folder))
+            student.go_on_from(cls.from_pretrained(best_of(config.start)))
         return student
 
     def go_on_from(self, earlier: MAE) -> None:

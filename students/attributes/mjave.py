@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...tasks.attributes import Example
-from ...tasks.task import DataFault
+from ...tasks.attributes import Example, attribute_of
 from ..collate import Item, Layout, pad
 from ..encoders.text import TextEncoder, UnsupportedBackbone
 from ..fusion.gated import Attention, GlobalGate, RegionGate
 from ..heads.tags import Tags, decode_values, encode_values, merge_values
+from ..queries import check_marked
 from ..settings import BackboneConfig, Clash
 from ..student import Batch, Output, View
 from ..system import System, UnsupportedView
@@ -88,15 +88,9 @@ class MJAVE(System):
     config: MJAVEConfig
     encoder: TextEncoder
 
-    def __init__(
-        self,
-        config: MJAVEConfig,
-        schemas: Mapping[str, Any],
-        encoder: TextEncoder,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, schemas, encoder, levels = self.config, self.schemas, self.encoder, self.levels
         if encoder.decoder:
             raise UnsupportedBackbone(f"{config.backbone} has no [CLS] that has read the text: take an encoder (BERT)")
         if config.frozen:
@@ -161,15 +155,7 @@ class MJAVE(System):
             raise UnsupportedView("this student has no conditional prompt and does not explain")
         for example in examples:
             for name in dict.fromkeys((*example.asked, *(example.gold.values if example.gold else ()))):
-                try:
-                    attribute = self.schemas["attributes"].attribute(name, example.category)
-                except KeyError as error:
-                    raise DataFault(f"example {example.id}", error.args[0]) from None
-                if attribute.choices:
-                    raise UnsupportedView(
-                        f"example {example.id}: {name} is a {attribute.type}, whose values need not stand in the text; "
-                        "this student tags it (unified's head ranking chooses among options)"
-                    )
+                check_marked(example, attribute_of(self.schemas["attributes"], example, name), "tags it")
 
     def forward(self, batch: Batch) -> Output:
         """The three losses; ``tags [B, W, K]`` (log probabilities), ``attributes [B, A]`` and ``word_mask [B, W]``."""

@@ -24,7 +24,7 @@ from ..heads.span import gold_spans
 from ..heads.tags import merge_values
 from ..heads.trie import Trie
 from ..heads.writing import Memory, Writer, targets
-from ..queries import QueryConfig, with_absent, wording
+from ..queries import QueryConfig, known, with_absent, wording
 from ..student import Batch, Output, View
 from ..system import System, UnsupportedView
 from ..units import pairs
@@ -43,7 +43,7 @@ class MXTConfig(QueryConfig):
         copying: whether the decoder may copy what it reads, besides writing (`heads.pointer`).
         beams: the width of the search.
         longest: the longest answer, in sub-tokens.
-        beta: how far, beside its own length, a picture may shift a token's state (`fusion.mag`).
+        gate_beta: how far, beside its own length, a picture may shift a token's state (`fusion.mag`).
         confidence: of an answer, the ``product`` of its sub-tokens' probabilities or their geometric ``mean``.
     """
 
@@ -53,7 +53,7 @@ class MXTConfig(QueryConfig):
     copying: bool = True
     beams: int = Field(4, ge=1)
     longest: int = Field(24, ge=1)
-    beta: float = Field(0.5, gt=0)
+    gate_beta: float = Field(0.5, gt=0)
     confidence: Literal["product", "mean"] = "product"
 
 
@@ -77,19 +77,13 @@ class MXT(System):
     encoder: Any
     config: MXTConfig
 
-    def __init__(
-        self,
-        config: MXTConfig,
-        schemas: Mapping[str, Any],
-        encoder: Any,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, encoder, levels = self.config, self.encoder, self.levels
         self.schema = self.schemas["attributes"]
         self.layout = Layout(encoder, config.context_tokens)
         self.dropout = nn.Dropout(config.dropout)
-        self.gate = AdaptationGate(encoder.hidden, levels[0][1], config.beta) if levels else None
+        self.gate = AdaptationGate(encoder.hidden, levels[0][1], config.gate_beta) if levels else None
         self.writer = Writer(encoder, config.copying)
 
     @classmethod
@@ -135,8 +129,7 @@ class MXT(System):
 
     def _attribute(self, item: Item) -> Attribute:
         """The attribute asked; one that no schema has is to be copied from the text."""
-        known = self.schema.of(item.example.category)
-        return next((a for a in known if a.name == item.labels[0]), Attribute(name=item.labels[0]))
+        return known(item, self.schema) or Attribute(name=item.labels[0])
 
     def _question(self, item: Item) -> str:
         asked, choices = wording(item, self.schema, self.config, self.training), self._attribute(item).choices

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...tasks.attributes import attribute_of
 from ...tasks.task import DataFault
 from ..collate import Text, pad
 from ..encoders import words
@@ -69,16 +70,11 @@ class OpenTag(System):
 
     NAME = NAME
     Config = OpenTagConfig
+    legal: Tensor
 
-    def __init__(
-        self,
-        config: OpenTagConfig,
-        schemas: Mapping[str, Any],
-        encoder: None = None,
-        levels: None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, schemas = self.config, self.schemas
         if "attributes" not in schemas:
             raise UnsupportedView(f"{NAME} is for the task attributes, which has no schema here")
         schema = schemas["attributes"]
@@ -137,11 +133,8 @@ class OpenTag(System):
         """Refuse attributes that the schema does not have, or whose values are no part of a text."""
         schema = self.schemas["attributes"]
         for name in example.asked:
-            try:
-                attribute = schema.attribute(name, example.category)
-            except KeyError as error:
-                raise DataFault(f"example {example.id}", error.args[0]) from None
-            if not attribute.copied and attribute.type != "free":
+            attribute = attribute_of(schema, example, name)
+            if attribute.choices:
                 raise UnsupportedView(
                     f"example {example.id}: {NAME} marks words of the text; {name} is {attribute.type}"
                 )
@@ -185,5 +178,4 @@ class OpenTag(System):
         batch = batch.to(self.device)
         scores = self(batch).scores
         emissions = scores["emissions"].masked_fill(~batch.tensors["allowed"][:, None], NEVER)
-        legal: Tensor = self.legal  # type: ignore[assignment]
-        return emissions, scores["word_mask"], self.crf.viterbi(emissions, scores["word_mask"], legal)
+        return emissions, scores["word_mask"], self.crf.viterbi(emissions, scores["word_mask"], self.legal)

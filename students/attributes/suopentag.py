@@ -16,7 +16,7 @@ from ..collate import Item, Layout, Text, group
 from ..encoders.words import BiLSTM
 from ..heads.crf import CRF
 from ..heads.span import gold_spans
-from ..heads.tags import Tags, decode_values, merge_values
+from ..heads.tags import Tags, decode_values, merge_values, typed
 from ..queries import QueryConfig, asked, check, wording
 from ..student import Batch, Output, View
 from ..system import System
@@ -49,16 +49,11 @@ class SUOpenTag(System):
     Config = SUOpenTagConfig
     encoder: Any
     config: SUOpenTagConfig
+    legal: Tensor
 
-    def __init__(
-        self,
-        config: SUOpenTagConfig,
-        schemas: Mapping[str, Any],
-        encoder: Any,
-        levels: Sequence[tuple[int, int]] | None = None,
-        vocabulary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, schemas, encoder, levels, vocabulary)
+    def build(self) -> None:
+        """Its parts."""
+        config, encoder = self.config, self.encoder
         self.layout = Layout(encoder, config.context_tokens)
         self.tags = Tags((VALUE,))
         self.title = BiLSTM(encoder.hidden, config.hidden)
@@ -89,9 +84,7 @@ class SUOpenTag(System):
         for item in items:
             text = titles.texts[item.index]
             spans, remarks = gold_spans(item.example, item.labels[0], text)
-            # Of two places that overlap ("red" in "dark red"), the longer one is the value.
-            longest_first = sorted(spans or (), key=lambda span: span[0] - span[1])
-            own, _ = self.tags.encode([(i, j + 1, VALUE) for i, j in longest_first], len(text.pieces))
+            own, _ = self.tags.encode(typed(spans or (), VALUE), len(text.pieces))
             tags.append(own)
             learn.append(spans is not None)
             counts += remarks
@@ -140,8 +133,7 @@ class SUOpenTag(System):
             return [merge_values(example, ()) for example in examples], Counter()
         batch, texts = self._collate(examples, items, view)
         scores = self(batch.to(self.device)).scores
-        allowed: Tensor = self.legal  # type: ignore[assignment]
-        paths = self.crf.viterbi(scores["emissions"], scores["word_mask"], allowed)
+        paths = self.crf.viterbi(scores["emissions"], scores["word_mask"], self.legal)
         posteriors = self.crf.marginals(scores["emissions"], scores["word_mask"]).exp().cpu()
         found: list[list[Any]] = [[] for _ in examples]
         for item, path, posterior in zip(items, paths, posteriors, strict=True):

@@ -144,6 +144,9 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         states, emissions, transitions = ctx.saved_tensors
+        most = transitions.max()
+        if bool(most - transitions.min() < _SAFE_RANGE):
+            return _gradients_by_products(states, emissions, transitions, most, grads[0])
         into = (emissions[1:] - states[1:]).unsqueeze(-2)
         # [W - 1, *, B, from, to]
         shares = (states[:-1].unsqueeze(-1) + transitions.unsqueeze(-3)).add_(into).exp_()
@@ -157,6 +160,29 @@ class _Scan(torch.autograd.Function):
         by_emission = carried.clone()
         by_emission[0] = 0.0
         return carried[0], by_emission, by_transition
+
+
+def _gradients_by_products(
+    states: Tensor, emissions: Tensor, transitions: Tensor, most: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_Scan.backward` without its ``[W, *, B, K, K]``: ``p_t[i, j] = out[i] * weights[i, j] * into[j]``.
+
+    ``out`` is at most 1, and ``into`` at most ``exp(_SAFE_RANGE)``: nothing leaves the range of fp32.
+    """
+    weights = (transitions - most).exp()
+    top = states[:-1].amax(-1, keepdim=True)
+    out = (states[:-1] - top).exp_()
+    into = (emissions[1:] - states[1:]).add_(top + most).exp_()
+    carried = grad.clone()
+    steps = carried.unbind(0)
+    back = weights.transpose(-1, -2).contiguous()
+    with torch.autocast(states.device.type, enabled=False):
+        for t in range(len(steps) - 2, -1, -1):
+            steps[t].add_(((into[t] * steps[t + 1]) @ back).mul_(out[t]))
+        by_transition = torch.einsum("w...bi,w...bj->...ij", out, into * carried[1:]) * weights
+    by_emission = carried.clone()
+    by_emission[0] = 0.0
+    return carried[0], by_emission, by_transition
 
 
 def _best_paths(

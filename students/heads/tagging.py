@@ -30,6 +30,8 @@ class TaggingHead(nn.Module):
         copies: lets each word read its repetitions in the side text, or None.
     """
 
+    legal: Tensor
+
     def __init__(self, hidden: int, labels: Sequence[str], dropout: float, copies: bool = False) -> None:
         super().__init__()
         self.copies = CopyReader(hidden) if copies else None
@@ -98,8 +100,7 @@ class TaggingHead(nn.Module):
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor) -> list[list[tuple[int, int, str]]]:
         """Typed spans of words ``(first, last + 1, type)`` of each text, by Viterbi under the rules of BIO."""
-        allowed: Tensor = self.legal  # type: ignore[assignment]
-        return [self.tags.decode(path) for path in self.crf.viterbi(emissions, mask, allowed)]
+        return [self.tags.decode(path) for path in self.crf.viterbi(emissions, mask, self.legal)]
 
     @torch.no_grad()
     def confidence(self, emissions: Tensor, mask: Tensor, spans: list[list[tuple[int, int, str]]]) -> list[list[float]]:

@@ -111,12 +111,17 @@ def encode_values(example: Any, names: Sequence[str], text: Text, tags: Tags) ->
     for name in names:
         own, remarks = gold_spans(example, name, text)
         counts += remarks
-        # Of two places that overlap ("red" in "dark red"), the longer one is the value.
-        spans += [(i, j + 1, name) for i, j in sorted(own or (), key=lambda p: p[0] - p[1])]
+        spans += typed(own or (), name)
     encoded, left_out = tags.encode(spans, len(text.pieces))
     if left_out:
         counts["values_overlapping"] += left_out
     return encoded, counts
+
+
+def typed(spans: Iterable[tuple[int, int]], label: str) -> list[TypedSpan]:
+    """Spans ``(first, last)`` of one label for `Tags.encode`, the longest first: of two places that overlap ("red" in
+    "dark red") it is the value."""
+    return [(i, j + 1, label) for i, j in sorted(spans, key=lambda span: span[0] - span[1])]
 
 
 def decode_values(

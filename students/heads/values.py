@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ...tasks.attributes import Answer, Attribute, Example, Schema
+from ...tasks.attributes import Answer, Attribute, Example, Schema, attribute_of
 from ...tasks.task import DataFault
 
 #: How "absent" stands among the values.
@@ -77,14 +77,6 @@ class ValueVocabulary:
         values = (example.gold or Answer()).values[name]
         own = [written(attribute, value, example) for value in values] or [ABSENT]
         return tuple(self.numbers[value] for value in own if value in self.numbers)
-
-
-def attribute_of(schema: Schema, example: Example, name: str) -> Attribute:
-    """The schema's attribute of that name for a product; a `DataFault` if it has none."""
-    try:
-        return schema.attribute(name, example.category)
-    except KeyError as error:
-        raise DataFault(f"example {example.id}", error.args[0]) from None
 
 
 def written(attribute: Attribute, value: str, example: Example) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from magister import students
 from magister.distill import recipe
 from magister.distill.recipe import Recipe, RecipeFault, check, dump, read
 
@@ -82,6 +83,12 @@ def test_contradictions_are_refused(changes: dict, words: str) -> None:
     with pytest.raises(RecipeFault) as caught:
         check({"task": "ner", "data": "twitter2017", **changes})
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("student", students.STUDENTS)
+def test_no_student_has_a_setting_that_a_recipe_has_already(student: str) -> None:
+    own = students.find(student).Config
+    assert not Recipe.model_fields.keys() & (own.model_fields.keys() - own.derived)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "task: [ner\n", "just words\n"])

@@ -21,16 +21,22 @@ TEXTS = [
 
 
 def words_tokenizer() -> Any:
-    """A lower-case WordPiece tokenizer, as BERT's."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    """A lower-case WordPiece tokenizer, as BERT's: the texts' words, and letters for any other word.
+
+    Its vocabulary is written down, not trained: the trainer breaks ties in another order in each process.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.decoder = decoders.WordPiece()
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = {word for text in TEXTS for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = {letter for word in words for letter in word}
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made.train_from_iterator(TEXTS * 3, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    pieces = [*special, *sorted(letters | words), *sorted(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    made = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    made.decoder = decoders.WordPiece()
+    made.normalizer, made.pre_tokenizer = normalizer, splitter
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=64, **names)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from magister import students
 from magister.students.student import Output, View
 from magister.tasks.attributes import Answer, Attribute, Example, Schema
 
@@ -55,5 +57,23 @@ def learn() -> Callable[..., Output]:
             optimizer.step()
         student.eval()
         return output
+
+    return run
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[[Any, Sequence[Any]], Any]:
+    """``kept(student, examples)`` saves it and gives the one that is loaded, which answers the same, as surely."""
+
+    def run(student: Any, examples: Sequence[Any]) -> Any:
+        student.save_pretrained(tmp_path)
+        again = students.load(tmp_path)
+        assert type(again) is type(student)
+        for (answer, sure), (other, other_sure) in zip(
+            student.predict(examples, return_scores=True), again.predict(examples, return_scores=True), strict=True
+        ):
+            assert answer == other
+            assert sure == pytest.approx(other_sure, abs=1e-5)
+        return again
 
     return run

@@ -116,18 +116,12 @@ def test_alpha_of_one_is_a_plain_tagger_on_h_and_h(
     assert torch.equal(first, second), "then the query says nothing"
 
 
-def test_overfits_and_is_kept(tiny_bert: str, title_schema: Schema, titles: Any, learn: Any, tmp_path: Path) -> None:
+def test_overfits_and_is_kept(tiny_bert: str, title_schema: Schema, titles: Any, learn: Any, kept: Any) -> None:
     student = build(tiny_bert, title_schema, hidden=32)
     learn(student, titles, 110)
     assert student.predict(titles) == [e.gold for e in titles]
-    student.save_pretrained(tmp_path)
-    again = students.load(tmp_path)
-    assert isinstance(again, SUOpenTag)
-    for (answer, sure), (other, other_sure) in zip(
-        student.predict(titles, return_scores=True), again.predict(titles, return_scores=True), strict=True
-    ):
-        assert answer == other
-        assert sure == pytest.approx(other_sure, abs=1e-5)
+    assert isinstance(kept(student, titles), SUOpenTag)
+    for _, sure in student.predict(titles, return_scores=True):
         assert all(0 <= p <= 1 for p in sure.values())
 
 
