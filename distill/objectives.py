@@ -178,12 +178,15 @@ def beta_at(recipe: Recipe, epoch: float) -> float:
 def posteriors(student: Any, batch: Batch, output: Output, temperature: float) -> tuple[Tensor, Tensor]:
     """Label posteriors of a pass: log probabilities ``[B, N, K]`` and which positions count, ``[B, N]``.
 
-    Tagging: a position a word, CRF marginals with the emissions scaled by ``1 / temperature``. Ranking: a
-    position an attribute asked, ``absent`` and the options, ``-inf`` behind the last one.
+    Tagging: a position a word, CRF marginals with the emissions scaled by ``1 / temperature``. A given pair: one
+    position. Ranking: a position an attribute asked, ``absent`` and the options, ``-inf`` behind the last one.
     """
     if "emissions" in output.scores:
         emissions, mask = output.scores["emissions"].float(), output.scores["word_mask"]
-        return student.heads["tagging"].crf.marginals(emissions / temperature, mask), mask
+        return student.crf.marginals(emissions / temperature, mask), mask
+    if "pair" in output.scores:
+        logs = (output.scores["pair"].float() / temperature).log_softmax(-1)[:, None]
+        return logs, logs.new_ones(logs.shape[:2], dtype=torch.bool)
     if "ranking" in output.scores:
         items = (output.scores["ranking"].float() / temperature).log_softmax(-1).roll(1, -1)
         owners = batch.tensors["ranking.item_example"].tolist()
@@ -193,7 +196,9 @@ def posteriors(student: Any, batch: Batch, output: Output, temperature: float) -
         mask = torch.zeros(logs.shape[:2], dtype=torch.bool, device=logs.device)
         mask[owners, places] = True
         return logs, mask
-    raise TypeError(f"distillation compares a tagging or a ranking head; this student has: {', '.join(output.scores)}")
+    raise TypeError(
+        f"distillation compares a tagging, a pair or a ranking head; this student has: {', '.join(output.scores)}"
+    )
 
 
 @torch.no_grad()
@@ -218,7 +223,8 @@ def units(batch: Batch) -> float:
     """
     counted = {
         "units": lambda own: own.sum(),
-        "tagging.word_mask": lambda mask: mask.sum(),
+        "tagging.units": lambda own: own.sum(),
+        "pair.units": lambda own: own.sum(),
         "span.learn": lambda learn: learn.sum(),
         "ranking.targets": lambda targets: (targets >= 0).sum() or len(targets),
         "generative.labels": lambda labels: (labels >= 0).sum(),

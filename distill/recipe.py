@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     # The student.
-    task: Literal["ner", "attributes"]
+    task: Literal["ner", "attributes", "relations"]
     student: str = "unified"
     settings: SerializeAsAny[StudentConfig]
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..tasks import ner
+from ..tasks import ner, relations
+from ..tasks.task import DataFault
 from .encoders.text import SubTokens, TextEncoder, TooLong
 from .student import View
 
@@ -21,9 +22,9 @@ OVERLAP = 0.25
 #: A batch's tensors by name, and what was given up on the way.
 Collated = tuple[dict[str, Tensor], Counter[str]]
 
-#: What a head found for one item: entities with their probability, or values with theirs by attribute. A probability is
-#: None where it would not be cheap.
-Found = list[tuple[ner.Entity, float | None]] | dict[str, tuple[tuple[str, ...], float | None]]
+#: What a head found for one item: entities with their probability, values with theirs by attribute, or a relation with
+#: its own. A probability is None where it would not be cheap.
+Found = list[tuple[ner.Entity, float | None]] | dict[str, tuple[tuple[str, ...], float | None]] | tuple[str, float]
 
 
 class Reading(Protocol):
@@ -51,6 +52,11 @@ SHAPES = ("none", "lower", "Title", "UPPER", "miXed", "digits", "punctuation", "
 #: A word behind a hash or an at sign has the shape of a hashtag or a mention, in each casing.
 MARKS = ("", "#", "@")
 
+#: The marks around the two mentions of a pair, and what stands for them in the text: a sign that any vocabulary has,
+#: told from the same sign elsewhere by a shape of its own.
+MARKERS = ("head", "head end", "tail", "tail end")
+SIGNS = ("*", "*", "^", "^")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -72,7 +78,7 @@ def shape(word: str, previous: str = "") -> int:
 
 
 def shape_count() -> int:
-    """How many shapes there are."""
+    """How many shapes a word can have. The shapes behind them are those of `MARKERS`."""
     return len(SHAPES) * len(MARKS)
 
 
@@ -129,6 +135,36 @@ def read(sub_tokens: SubTokens, text: str, spans: Sequence[tuple[int, int]], spl
     return Text(tuple(ids), tuple(places), tuple(kinds))
 
 
+def marked(sub_tokens: SubTokens, example: relations.Example) -> Text:
+    """The words of a text with the marks around its pair's mentions as units of their own (``[E1] head [/E1]``).
+
+    A mention that begins or ends inside a word has the whole word between its marks. Marks also stand around mentions
+    that overlap, and whichever comes first (Baldini Soares et al., ACL 2019, "Matching the blanks").
+    """
+    assert example.pair is not None
+    spans = ner.word_spans(example)
+    text = read(sub_tokens, example.text, spans)
+    opening: dict[int, list[int]] = {}
+    closing: dict[int, list[int]] = {}
+    for number, mention in enumerate(example.pair):
+        assert mention.start is not None  # `relations.Example` sees to both
+        assert mention.end is not None
+        inside = [w for w, (a, b) in enumerate(spans) if a < mention.end and mention.start < b]
+        if not inside:
+            raise DataFault(f"example {example.id}", f"no word stands at its mention {mention.text!r}")
+        opening.setdefault(inside[0], []).append(2 * number)
+        closing.setdefault(inside[-1], []).insert(0, 2 * number + 1)
+    signs = [tuple(sub_tokens.text(sign)) for sign in SIGNS]
+    units: list[tuple[tuple[int, ...], tuple[int, int], int]] = []
+    for word, unit in enumerate(zip(text.pieces, text.spans, text.shapes, strict=True)):
+        start, end = spans[word]
+        units += [(signs[mark], (start, start), shape_count() + mark) for mark in opening.get(word, ())]
+        units.append(unit)
+        units += [(signs[mark], (end, end), shape_count() + mark) for mark in closing.get(word, ())]
+    pieces, places, shapes = zip(*units, strict=True)
+    return Text(pieces, places, shapes)
+
+
 @dataclass
 class Row:
     """One row for the backbone: a window of a text with what stands around it.
@@ -171,10 +207,14 @@ class Layout:
     lead: str = ""
 
     def read(self, example: Any, shown: bool = True) -> Text:
-        """An example's text: by words for `ner`, by sub-tokens for `attributes`; without units if it is not shown."""
+        """An example's text, by words, with a pair's mentions `marked`; by sub-tokens for `attributes`; without units
+        if it is not shown.
+        """
         if not shown:
             return Text((), (), ())
-        if isinstance(example, ner.Example):
+        if isinstance(example, relations.Example) and example.pair is not None:
+            return marked(self.encoder.sub_tokens, example)
+        if isinstance(example, (ner.Example, relations.Example)):
             return read(self.encoder.sub_tokens, example.text, ner.word_spans(example))
         return self.words(example.text)
 

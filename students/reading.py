@@ -16,7 +16,7 @@ class BatchReading:
     """What a student made of backbone, prefix and prompt gives its heads (`collate.Reading`).
 
     Args:
-        student: has ``encoder``, ``prefix``, ``prompt`` and ``shapes`` (each of the last three may be None).
+        student: has ``encoder``, ``shapes``, ``prefix`` and ``prompt`` (each of the last two may be None).
         batch: already on the device.
     """
 
@@ -51,7 +51,7 @@ class BatchReading:
     def states(self, rows: dict[str, Tensor], alone: bool = False) -> Tensor:
         """States ``[R, T, d]`` of rows; ``alone`` without picture and prompt."""
         student = self.student
-        added = None if student.shapes is None else student.shapes(rows["shapes"])
+        added = student.shapes(rows["shapes"])
         inputs = rows["input_ids"], rows["attention_mask"], rows["token_type_ids"], added
         if alone:
             states: Tensor = student.encoder(*inputs)

@@ -97,9 +97,7 @@ class System(nn.Module, ABC):
     def create(cls, config: Any, schemas: Mapping[str, Any], examples: Sequence[Any] = ()) -> Self:
         """A new student on pretrained parts; ``examples`` are those it will be trained on."""
         encoder = cls._new_encoder(config) if isinstance(config, BackboneConfig) else None
-        levels = None
-        if config.image_encoder:
-            levels = ImageEncoder(config.image_encoder, grid=cls.GRID, depths=cls.DEPTHS).levels
+        levels = cls.eyes(config).levels if config.image_encoder else None
         return cls(config, schemas, encoder, levels, cls.prepare(config, schemas, examples))
 
     @classmethod
@@ -184,8 +182,12 @@ class System(nn.Module, ABC):
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """The frozen image encoder, loaded when a picture is first seen."""
-        assert self.config.image_encoder is not None
-        return ImageEncoder(self.config.image_encoder, grid=self.GRID, depths=self.DEPTHS)
+        return self.eyes(self.config)
+
+    @classmethod
+    def eyes(cls, config: Any) -> ImageEncoder:
+        """The frozen image encoder of such a student."""
+        return ImageEncoder(config.image_encoder, grid=cls.GRID, depths=cls.DEPTHS)
 
     def _encode_images(self, images: Sequence[Image]) -> list[Tensor]:
         with torch.no_grad():

@@ -12,13 +12,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..prompts.questions import questions
-from ..tasks import attributes, ner
+from ..tasks import attributes, ner, relations
 from ..tasks.attributes import attribute_of
-from .collate import Found, Item, Layout, group, shape_count
+from .collate import Found, Item, Layout, group
+from .encoders.shapes import InputShapes
 from .encoders.text import TextEncoder, UnsupportedBackbone
+from .fused import as_answer
 from .fusion.prefix import VisualPrefix
 from .fusion.prompt import ConditionalPrompt
+from .heads.crf import CRF
 from .heads.generative import GenerativeHead
+from .heads.pair import PairHead
 from .heads.ranking import RankingHead
 from .heads.rationale import RationaleHead
 from .heads.span import SpanHead
@@ -31,7 +35,7 @@ from .system import System, UnsupportedView
 #: Its name in ``STUDENTS``.
 NAME = "unified"
 
-HeadName = Literal["tagging", "span", "ranking", "generative"]
+HeadName = Literal["tagging", "span", "ranking", "generative", "pair"]
 
 #: Which heads can answer what. All that a student has are trained; the first in its ``heads`` answers.
 SERVES: dict[str, tuple[HeadName, ...]] = {
@@ -43,7 +47,11 @@ SERVES: dict[str, tuple[HeadName, ...]] = {
     "one_of": ("ranking", "generative"),
     "boolean": ("ranking", "generative"),
     "several": ("generative",),
+    "relations": ("pair",),
 }
+
+#: The task of each head that serves only one.
+HEAD_TASKS = {"tagging": "ner", "ranking": "attributes", "pair": "relations"}
 
 #: Packaged backbones without a decoder; others are judged when their config is read.
 ENCODERS = ("minilm",)
@@ -72,7 +80,7 @@ class UnifiedConfig(BackboneConfig):
         max_new_tokens: the longest answer that the generative head writes.
     """
 
-    tasks = ("ner", "attributes")
+    tasks = ("ner", "attributes", "relations")
     objectives = ("gold", "two_prefix", "prompt_distillation", "queries")
     derived = frozenset({"view", "two_prefix"})
 
@@ -95,7 +103,7 @@ class UnifiedConfig(BackboneConfig):
                 ("objective", "prompt_length", "teacher_run"),
                 "prompt_distillation needs prompt_length above 0 (the student's prompt) or a teacher_run",
             )
-        for head, own in (("tagging", "ner"), ("ranking", "attributes")):
+        for head, own in HEAD_TASKS.items():
             if head in self.heads and task != own:
                 yield ("heads", "task"), f"the head {head} is for the task {own}, not {task}"
         if objective == "queries" and "span" not in self.heads:
@@ -118,7 +126,7 @@ class Unified(System):
     Build it with `create` or `from_pretrained`.
 
     Attributes:
-        heads: its heads by name; ``heads["tagging"].crf`` is the CRF whose posteriors objectives compare.
+        heads: its heads by name.
     """
 
     NAME = NAME
@@ -130,9 +138,7 @@ class Unified(System):
         config, encoder, levels = self.config, self.encoder, self.levels
         self.layout = Layout(encoder, config.context_tokens, PREDICT if config.two_prefix else "")
         width = encoder.hidden
-        self.shapes = nn.Embedding(shape_count(), width, padding_idx=0) if config.word_shapes else None
-        if self.shapes is not None:
-            nn.init.zeros_(self.shapes.weight)  # begins as a backbone that was never told of shapes
+        self.shapes = InputShapes(width, config.word_shapes, marks="relations" in self.schemas)
         self.prompt = ConditionalPrompt(width, config.prompt_length) if config.prompt_length else None
         self.prefix = None
         if levels and config.prefix_length:
@@ -154,11 +160,13 @@ class Unified(System):
 
     def _head(self, name: HeadName) -> nn.Module:
         config, width = self.config, self.encoder.hidden
-        needs = {"tagging": "ner", "ranking": "attributes"}.get(name)
+        needs = HEAD_TASKS.get(name)
         if needs and needs not in self.schemas:
             raise UnsupportedView(f"the head {name} is for the task {needs}, which has no schema here")
         if name == "tagging":
             return TaggingHead(width, self.schemas["ner"].labels, config.dropout, config.copies)
+        if name == "pair":
+            return PairHead(width, self.schemas["relations"], config.dropout)
         if name == "span":
             return SpanHead(width, config.dropout, config.queries, config.span_threshold)
         if name == "ranking":
@@ -199,10 +207,13 @@ class Unified(System):
                     f"this student has: {', '.join(self.config.heads)}"
                 )
             for name in serving if every_head else serving[:1]:
-                found.setdefault((name, name in ("tagging", "generative")), []).extend(labels)
+                found.setdefault((name, name in ("tagging", "generative", "pair")), []).extend(labels)
 
         if isinstance(example, ner.Example):
             ask("ner", self._schema("ner").labels)
+            return found
+        if isinstance(example, relations.Example):
+            ask("relations", self._schema("relations").labels)
             return found
         schema = self._schema("attributes")
         for name in example.asked:
@@ -241,6 +252,12 @@ class Unified(System):
         unable = sorted({"tagging", "span", RATIONALE} & asked.keys())
         if not view.text and unable:
             raise UnsupportedView(f"without text there is nothing to mark for: {', '.join(unable)}")
+
+    @property
+    def crf(self) -> CRF:
+        """The tagging head's, whose posteriors objectives compare."""
+        crf: CRF = self._of("tagging").crf
+        return crf
 
     def _of(self, name: str) -> Any:
         return self.heads[name]
@@ -294,6 +311,9 @@ def _answer(example: Any, found: Sequence[Found]) -> tuple[Any, Any]:
             key=lambda pair: (pair[0].start is None, pair[0].start or 0),
         )
         return ner.Answer(entities=tuple(e for e, _ in entities)), [score for _, score in entities]
+    if isinstance(example, relations.Example):
+        (label,) = found
+        return as_answer(label)
     merged = {name: said for one in found if isinstance(one, dict) for name, said in one.items()}
     values = {name: merged[name][0] for name in example.asked}
     return attributes.Answer(values=values), {name: merged[name][1] for name in example.asked}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from pydantic import Field, model_validator
 
@@ -73,7 +74,17 @@ class Example(Record):
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
-def word_spans(example: Example) -> list[tuple[int, int]]:
+class Worded(Protocol):
+    """A text, and its words where its data set gives them."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def words(self) -> Sequence[str]: ...
+
+
+def word_spans(example: Worded) -> list[tuple[int, int]]:
     """Character spans of the words: the data set's own words, else runs of letters and single marks."""
     if not example.words:
         return [m.span() for m in _WORD.finditer(example.text)]

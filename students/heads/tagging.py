@@ -57,11 +57,15 @@ class TaggingHead(nn.Module):
         if any(positions for words in repeated for positions in words):
             tensors["copy_at"], tensors["copy_mask"] = pad_copies(repeated)
         tensors["gold"] = torch.tensor([item.example.gold is not None for item in items])
+        tensors["units"] = tensors["word_mask"].sum()[None]
         return tensors, counts
 
     def forward(self, reading: Reading, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Loss over the texts with gold, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
-        states = reading.states(tensors)
+        return self.score(reading.states(tensors), tensors)
+
+    def score(self, states: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What `forward` gives, of the states ``[R, T, d]`` of the rows."""
         words = unit_states(states, tensors)
         if self.copies is not None and "copy_at" in tensors:
             repeated = states[tensors["word_row"].unsqueeze(-1), tensors["copy_at"]]

@@ -58,7 +58,7 @@ class Fake(torch.nn.Module):
         from magister.students.student import Batch
 
         self.seen.append(view)
-        words = {"tagging.word_mask": torch.ones(len(examples), 2).bool()}
+        words = {"tagging.units": torch.tensor([2 * len(examples)])}
         return Batch(words, examples, view, {"context_tokens_cut": 1})
 
     def forward(self, batch: Any) -> Output:

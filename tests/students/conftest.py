@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from magister.models.torchvision_guard import guard
-from magister.tasks import attributes, ner
+from magister.students.student import Output, View
+from magister.tasks import attributes, ner, relations
 
 guard()
 
@@ -207,3 +209,56 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
         decoder_start_token_id=tokenizer.pad_token_id,
     )
     return keep(tmp_path_factory.mktemp("t5"), T5ForConditionalGeneration(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def relation_schema() -> relations.Schema:
+    return relations.Schema(
+        relations=(
+            relations.RelationType(name="lives_in", title="lives in", guideline="a person and a place"),
+            relations.RelationType(name="plays_for", title="plays for", guideline="a person and a team"),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def pairs() -> list[relations.Example]:
+    """Pairs in both orders, one without relation."""
+
+    def pair(id: str, text: str, head: str, tail: str, relation: str) -> relations.Example:
+        mention = lambda m: ner.Entity(text=m, type="", start=text.index(m), end=text.index(m) + len(m))
+        return relations.Example(
+            id=id,
+            text=text,
+            words=tuple(text.split(" ")),
+            pair=(mention(head), mention(tail)),
+            context={"knowledge": f"{head} and {tail} : {relation} ."},
+            gold=relations.Answer(relation=relation),
+        )
+
+    return [
+        pair("a", "Kawhi Leonard is off to Oakland", "Kawhi Leonard", "Oakland", "lives_in"),
+        pair("b", "the Raptors with Kawhi", "Kawhi", "Raptors", "plays_for"),
+        pair("c", "KevinLove and the text of Oakland ! # finals", "KevinLove", "Oakland", "None"),
+        pair("d", "Leonard , Toronto", "Leonard", "Toronto", "lives_in"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def learn() -> Callable[..., Output]:
+    """``learn(student, examples, steps, rate)`` trains it on one batch and gives the last output."""
+
+    def run(student: Any, examples: Sequence[Any], steps: int, rate: float = 0.005, view: View | None = None) -> Output:
+        torch.manual_seed(0)
+        optimizer = torch.optim.AdamW(student.parameter_groups(rate, rate), weight_decay=0.0)
+        student.train()
+        for _ in range(steps):
+            output = student(student.collate(examples, view))
+            optimizer.zero_grad()
+            output.loss.backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+        student.eval()
+        return output
+
+    return run

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from magister import students
-from magister.students.student import Output, View
 from magister.tasks.attributes import Answer, Attribute, Example, Schema
 
 
@@ -39,26 +37,6 @@ def titles() -> list[Example]:
         product("q", "Red shirt, 42cm , machine wash , in Red", size=("42cm",), colour=("Red",), wash=("machine",)),
         product("r", "green shirt", colour=("green",), size=()),
     ]
-
-
-@pytest.fixture(scope="session")
-def learn() -> Callable[..., Output]:
-    """``learn(student, examples, steps, rate)`` trains it on one batch and gives the last output."""
-
-    def run(student: Any, examples: Sequence[Any], steps: int, rate: float = 0.005, view: View | None = None) -> Output:
-        torch.manual_seed(0)
-        optimizer = torch.optim.AdamW(student.parameter_groups(rate, rate), weight_decay=0.0)
-        student.train()
-        for _ in range(steps):
-            output = student(student.collate(examples, view))
-            optimizer.zero_grad()
-            output.loss.backward()
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-        student.eval()
-        return output
-
-    return run
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+"""A text encoder whose states meet a picture before the task's head reads them: the frame of most systems for entities
+and relations. Such a system is its fusion, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..tasks import ner, relations
+from .collate import Found, Item, Layout
+from .encoders.image import ImageEncoder
+from .encoders.regions import RegionEncoder
+from .encoders.shapes import InputShapes
+from .encoders.text import TextEncoder
+from .heads.crf import CRF
+from .heads.pair import PairHead
+from .heads.tagging import TaggingHead
+from .settings import BackboneConfig
+from .student import Batch, Output, View
+from .system import System, UnsupportedView
+
+
+class FusedConfig(BackboneConfig):
+    """What a `Fused` is made of; each system adds its own.
+
+    Attributes:
+        word_shapes: whether it is told each word's casing, which a lower-case vocabulary hides.
+        copies: whether each tagged word also reads its repetitions in the side text (`fusion.copies`).
+        proposals: what parts of a picture are, of a system that looks at some (`encoders.regions`): ``salient``,
+            ``grid``, or a detector's name.
+    """
+
+    tasks = ("ner", "relations")
+
+    word_shapes: bool = False
+    copies: bool = False
+    proposals: str = "salient"
+    #: How many parts of a picture its system looks at beside the whole.
+    crops: ClassVar[int] = 0
+
+    def pretrained(self, images: bool) -> str:
+        """The backbone, and what sees: the encoder and, of a system that looks at parts, whose parts."""
+        said = super().pretrained(images)
+        return said.replace("(frozen)", f"(frozen; {self.crops} {self.proposals} crops)") if self.crops else said
+
+
+@dataclass
+class Fusion:
+    """What a system made of a batch.
+
+    Attributes:
+        states: ``[R, T, d]`` of the rows, as wide as the system's ``width``.
+        losses: what it is to minimise beside its head's loss, by name, already weighed.
+        beside: ``[B, c]``, what a pair is judged by beside its mentions' states (``beside`` of the system), or None.
+    """
+
+    states: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    beside: Tensor | None = None
+
+
+@dataclass
+class Picture:
+    """The pictures of a batch's rows.
+
+    Attributes:
+        levels: one ``[R, cells, channels]`` a level (`encoders.image`); zeros where there is none.
+        present: bool ``[R]``, which rows have one.
+    """
+
+    levels: list[Tensor]
+    present: Tensor
+
+
+class Fused(System):
+    """Rows of a text are encoded and fused with the picture by `fuse`; a tagging head or a pair head answers.
+
+    A system says in `parts` what it is made of and in `fuse` what it does. Where no example of a batch has a picture
+    `fuse` is given None, and a row without one must come out as if it had been alone: that is tested of each.
+
+    Attributes:
+        head: of ``ner`` a `TaggingHead`, of ``relations`` a `PairHead`.
+        width: of the states that the head reads; the backbone's, unless `parts` sets it.
+        beside: width of `Fusion.beside`; 0, unless `parts` sets it.
+    """
+
+    Config = FusedConfig
+    config: Any
+    encoder: TextEncoder
+
+    def build(self) -> None:
+        """The parts that all have in common, and the system's own."""
+        config, encoder = self.config, self.encoder
+        served = [key for key in config.tasks if key in self.schemas]
+        if len(served) != 1 or len(self.schemas) != 1:
+            known = ", ".join(self.schemas) or "none"
+            raise UnsupportedView(f"{self.NAME} is for one task of {', '.join(config.tasks)}; schemas given: {known}")
+        self.task = served[0]
+        self.layout = Layout(encoder, config.context_tokens)
+        self.width, self.beside = encoder.hidden, 0
+        self.shapes = InputShapes(encoder.hidden, config.word_shapes, marks=self.task == "relations")
+        self.parts()
+        schema = self.schemas[self.task]
+        self.head: TaggingHead | PairHead
+        if self.task == "ner":
+            self.head = TaggingHead(self.width, schema.labels, config.dropout, config.copies)
+        else:
+            self.head = PairHead(self.width, schema, config.dropout, self.beside)
+
+    @property
+    def crf(self) -> CRF:
+        """The tagging head's, whose posteriors objectives compare."""
+        assert isinstance(self.head, TaggingHead)
+        return self.head.crf
+
+    @classmethod
+    def eyes(cls, config: Any) -> ImageEncoder:
+        """The frozen image encoder; of a system that looks at ``crops`` parts, one that cuts them out: the cells of a
+        level are those of the whole picture, then those of each part.
+        """
+        if not config.crops:
+            return super().eyes(config)
+        return RegionEncoder(config.image_encoder, cls.GRID, cls.DEPTHS, config.crops, config.proposals)
+
+    # --- what a system says itself ---
+
+    def parts(self) -> None:
+        """Make the modules of the fusion; may set ``width`` and ``beside``."""
+
+    def fuse(self, tensors: dict[str, Tensor], picture: Picture | None) -> Fusion:
+        """States of the rows, having met the pictures. Here: the text's alone."""
+        return Fusion(self.encode(tensors))
+
+    def more(self, examples: Sequence[Any], view: View) -> tuple[dict[str, Tensor], Counter[str]]:
+        """Tensors of its own (a parse, evidence), and what was given up."""
+        return {}, Counter()
+
+    # --- reading ---
+
+    def encode(self, tensors: dict[str, Tensor]) -> Tensor:
+        """The backbone's states ``[R, T, d]`` of rows."""
+        states: Tensor = self.encoder(
+            tensors["input_ids"], tensors["attention_mask"], tensors["token_type_ids"], self.shapes(tensors["shapes"])
+        )
+        return states
+
+    def collate(self, examples: Sequence[Any], view: View | None = None) -> Batch:
+        """Rows of the texts, gold where there is any, and the pictures' features."""
+        view = view or self.view
+        self._check(examples, view)
+        items = [Item(i, example) for i, example in enumerate(examples)]
+        tensors, counts = self.head.collate(items, self.layout, view, self.training)
+        more, given_up = self.more(examples, view)
+        tensors, counts = tensors | more, counts + given_up
+        if view.images:
+            pictures, given_up = self.pictures(examples)
+            tensors, counts = tensors | pictures, counts + given_up
+        return Batch(tensors, examples, view, dict(counts))
+
+    def _check(self, examples: Sequence[Any], view: View) -> None:
+        if view.prompt or view.explain or not view.text:
+            raise UnsupportedView(f"{self.NAME} reads a text, its side texts and its picture, and nothing else")
+        if view.images and self.levels is None:
+            raise UnsupportedView("this student cannot see (image_encoder=None)")
+        kind = {"ner": ner.Example, "relations": relations.Example}[self.task]
+        for example in examples:
+            if not isinstance(example, kind):
+                raise UnsupportedView(f"example {example.id}: this student was built for the task {self.task}")
+
+    def forward(self, batch: Batch) -> Output:
+        """Losses and scores: ``emissions [B, W, K]`` with ``word_mask [B, W]``, or ``pair [B, R + 1]``."""
+        tensors = batch.tensors
+        fusion = self.fuse(tensors, self._picture(tensors))
+        if isinstance(self.head, PairHead):
+            loss, scores = self.head.score(fusion.states, tensors, fusion.beside)
+        else:
+            loss, scores = self.head.score(fusion.states, tensors)
+        if loss is None:
+            return Output(None, {}, scores)
+        losses = {self.task: loss, **fusion.losses}
+        return Output(torch.stack(list(losses.values())).sum(), losses, scores)
+
+    def _picture(self, tensors: dict[str, Tensor]) -> Picture | None:
+        """The pictures of the rows; None where no example has one."""
+        if "image.present" not in tensors:
+            return None
+        of_row = tensors["example"]
+        assert self.levels is not None
+        levels = [tensors[f"image.level{n}"][of_row] for n in range(len(self.levels))]
+        return Picture(levels, tensors["image.present"][of_row])
+
+    def answer(self, examples: Sequence[Any], view: View) -> tuple[list[tuple[Any, Any]], Mapping[str, int]]:
+        """The entities of each text, or the relation of each pair, with their probabilities."""
+        bare = [example.model_copy(update={"gold": None}) for example in examples]
+        batch = self.collate(bare, view).to(self.device)
+        items = [Item(i, example) for i, example in enumerate(bare)]
+        scores = self(batch).scores
+        found = self.head.answers(items, self.layout, scores, batch.tensors)
+        return [as_answer(one) for one in found], batch.counts
+
+
+def as_answer(found: Found) -> tuple[Any, Any]:
+    """An example's answer and its probabilities, of what a tagging or a pair head found."""
+    if isinstance(found, tuple):
+        relation, sure = found
+        return relations.Answer(relation=relation), sure
+    assert isinstance(found, list)
+    return ner.Answer(entities=tuple(entity for entity, _ in found)), [sure for _, sure in found]

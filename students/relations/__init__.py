@@ -1,0 +1,1 @@
+"""Published systems that extract relations; those that do entities as well stand here, too."""
