@@ -221,6 +221,33 @@ def datasets_show(data: Data, as_json: Json = False) -> None:
         print(f"  {line}")
 
 
+@datasets.command("audit")
+def datasets_audit(
+    data: Data,
+    features: Annotated[
+        Path | None, typer.Option(help="JSON lines of an id and features of your own, such as a number of crops.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Judged on this split, after the training split.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Whether the form of given pairs (order, pictures, your own features) tells which are related."""
+    from .eval import audit
+    from .tasks.readers import read
+    from .tasks.task import DataFault
+
+    found = read(data)
+    if found.task != "relations":
+        raise DataFault(data, f"is data for {found.task}", "the audit is for given pairs of relations")
+    own = audit.read_features(features) if features else None
+    findings = audit.audit(found.split("train"), found.split(split), found.schema.none, own)
+    if as_json:
+        return show({"protocol": audit.PROTOCOL, "findings": [f.as_dict() for f in findings]})
+    for f in findings:
+        low, high = f"{f.balanced.low:.1%}", f"{f.balanced.high:.1%}"
+        print(f"{f.verdict:6}  {f.balanced.value:6.1%} ({low} – {high})  {f.feature:22} {f.telling}")
+    print(audit.PROTOCOL)
+
+
 # The work ----------------------------------------------------------------------------------------------------
 
 

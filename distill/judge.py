@@ -151,14 +151,15 @@ def teacher(
 
 def floor(name: str, task: str, data: str, split: str = "test", limit: int | None = None) -> Judgement:
     """Judge a floor: what a dictionary of the training values, or the commonest value, gives with no model."""
-    if task != "attributes" or name not in floors.FLOORS:
-        raise DataFault(f"floor:{name}", "names no floor", f"for attributes there are: {', '.join(floors.FLOORS)}")
+    known = floors.FLOORS.get(task, {})
+    if name not in known:
+        raise DataFault(f"floor:{name}", "names no floor", f"for {task} there are: {', '.join(known) or 'none'}")
     dataset = readers.read(data)
     train, examples = dataset.split("train"), dataset.split(split)[:limit]
     started = time.monotonic()
-    answers = floors.FLOORS[name](train, examples)
+    answers = known[name](train, examples)
     return Judgement(
-        scores=score.score(task, examples, answers, train=train),
+        scores=score.score(task, examples, answers, **({"train": train} if task == "attributes" else {})),
         task=task,
         dataset=record.dataset_name(data, split),
         system="floor",

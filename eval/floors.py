@@ -1,17 +1,22 @@
-"""What a system must beat: floors without a model, from the training gold alone, for attribute values.
+"""What a system must beat: floors without a model, from the training gold alone.
 
-Three dictionaries of training values by (category, attribute), matched as whole words, and the majority value
-for closed options. Each is a function ``(train, test) -> answers`` for the attributes that an example asks. The
-published figures of the dictionaries ask every attribute of the category; with open slots skipped that is the same as
-asking those that gold mentions.
+For attribute values three dictionaries of training values by (category, attribute), matched as whole words, and the
+majority value for closed options. Each is a function ``(train, test) -> answers`` for the attributes that an example
+asks. The published figures of the dictionaries ask every attribute of the category; with open slots skipped that is the
+same as asking those that gold mentions.
+
+For entities a dictionary of training mentions. For given pairs the majority relation, of all pairs and of the pairs
+that have the same mentions' types by that dictionary of heads and tails.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+from ..tasks import ner, relations
 from ..tasks.attributes import Answer, Example
 from .attributes import values
 
@@ -79,12 +84,86 @@ def majority(train: Sequence[Example], test: Sequence[Example]) -> list[Answer]:
     return answers
 
 
-#: The floors by the name a report gives them.
-FLOORS: dict[str, Callable[[Sequence[Example], Sequence[Example]], list[Answer]]] = {
-    "dictionary, most frequent": most_frequent_match,
-    "dictionary, longest": longest_match,
-    "dictionary, longest unshared": longest_unshared,
-    "majority": majority,
+def mention_dictionary(train: Sequence[ner.Example], test: Sequence[ner.Example]) -> list[ner.Answer]:
+    """The longest training mentions found as whole words, from left to right, with their commonest type.
+
+    A mention that training has more often as plain words than as an entity is left out. Case as it is.
+    """
+    types: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    runs = Counter[tuple[str, ...]]()
+    for example in train:
+        for entity in example.gold.entities if example.gold else ():
+            types[tuple(entity.text.split())][entity.type] += 1
+    longest = max(map(len, types), default=0)
+    for example in train:
+        words = example.text.split()
+        runs.update(tuple(words[a : a + n]) for n in range(1, longest + 1) for a in range(len(words) - n + 1))
+    known = {words: _top(kinds)[0] for words, kinds in types.items() if 2 * kinds.total() >= runs[words]}
+    return [ner.Answer(entities=tuple(_mentions(example.text, known, longest))) for example in test]
+
+
+def _mentions(text: str, known: Mapping[tuple[str, ...], str], longest: int) -> Iterator[ner.Entity]:
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    at = 0
+    while at < len(words):
+        for length in range(min(longest, len(words) - at), 0, -1):
+            start, end = words[at][0], words[at + length - 1][1]
+            kind = known.get(tuple(text[a:b] for a, b in words[at : at + length]))
+            if kind is not None:
+                yield ner.Entity(text=text[start:end], type=kind, start=start, end=end)
+                at += length
+                break
+        else:
+            at += 1
+
+
+def majority_relation(train: Sequence[relations.Example], test: Sequence[relations.Example]) -> list[relations.Answer]:
+    """The commonest relation of the training pairs (in MNRE: none at all)."""
+    return _by_key(train, test, lambda example: ("", ""))
+
+
+def type_pair(train: Sequence[relations.Example], test: Sequence[relations.Example]) -> list[relations.Answer]:
+    """The commonest relation of the training pairs whose mentions are of the same two kinds.
+
+    Data sets such as MNRE do not type their mentions. A mention's kind is therefore what training shows of it: the
+    relation that it has most often, and on which side of it; one kind for all that training never has in a relation.
+    """
+    (none, _), *_ = Counter(e.gold.relation for e in train if e.gold).most_common(1)
+    sides: dict[str, Counter[str]] = defaultdict(Counter)
+    for example in train:
+        if example.pair and example.gold and example.gold.relation not in (None, none):
+            for side, mention in enumerate(example.pair):
+                sides[mention.text.lower()][f"{example.gold.relation} {side}"] += 1
+    kinds = {text: _top(counter)[0] for text, counter in sides.items()}
+    kind = lambda example: tuple(kinds.get(mention.text.lower(), "") for mention in example.pair or ())
+    return _by_key(train, test, kind, fallback=none)
+
+
+def _by_key(
+    train: Sequence[relations.Example],
+    test: Sequence[relations.Example],
+    key: Callable[[relations.Example], tuple[str, ...]],
+    fallback: str | None = None,
+) -> list[relations.Answer]:
+    """The commonest training relation of each example's key."""
+    seen: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for example in train:
+        if example.gold and example.gold.relation:
+            seen[key(example)][example.gold.relation] += 1
+    top = {known: _top(counter)[0] for known, counter in seen.items()}
+    return [relations.Answer(relation=top.get(key(example), fallback)) for example in test]
+
+
+#: The floors of each task by the name a report gives them.
+FLOORS: dict[str, dict[str, Callable[[Sequence[Any], Sequence[Any]], list[Any]]]] = {
+    "attributes": {
+        "dictionary, most frequent": most_frequent_match,
+        "dictionary, longest": longest_match,
+        "dictionary, longest unshared": longest_unshared,
+        "majority": majority,
+    },
+    "ner": {"dictionary": mention_dictionary},
+    "relations": {"majority": majority_relation, "type pair": type_pair},
 }
 
 

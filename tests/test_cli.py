@@ -45,6 +45,7 @@ FROZEN = {
     "students show": ["name"],
     "datasets": ["--json"],
     "datasets show": ["data", "--json"],
+    "datasets audit": ["data", "--features", "--split", "--json"],
     "corpus": [],
     "corpus stats": ["corpus", *FILTERS],
     "corpus show": ["corpus", "--status", "--prompt", "--limit", "--page", "--data", *FILTERS, "--json"],

@@ -35,6 +35,10 @@ READERS: dict[str, Reader] = {
     "mepave": Reader("mepave", "attributes", "mae/mepave_sample", "Chinese product sentences"),
     "mnre": Reader("mnre", "relations", "mre/mnre", "tweets: the relation of a pair, 22 and None, captions"),
     "mnre_joint": Reader("mnre_joint", "relations", "mre/mnre_joint", "the same tweets: all triples of a text"),
+    "image_decides_ner": Reader(
+        "image_decides", "ner", "mel/grocery_linking", "a probe: the photo alone tells the type"
+    ),
+    "image_decides_relations": Reader("image_decides", "relations", "mel/grocery_linking", "the same for a pair"),
     "db15k": Reader("triples", "completion", "mkgc/db15k", "DBpedia: names, flags of countries"),
     "fb15k237": Reader("triples", "completion", "mkgc/fb15k237", "Freebase: names, descriptions, some pictures"),
     "mkg_w": Reader("triples", "completion", "mkgc/mkg_w", "Wikidata: ids only"),

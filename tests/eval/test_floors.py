@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from magister.eval import floors
 from magister.eval.score import score
+from magister.tasks import ner, relations
 from magister.tasks.attributes import Answer, Example
 
 DATA = Path(os.environ.get("MAGISTER_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "mae"
@@ -124,3 +125,40 @@ def test_the_dictionaries_come_near_their_published_figures(dataset, published, 
     assert ours == pytest.approx(published, abs=1.0)
     assert [f1(floor, test, "skip") for floor in DICTIONARIES] == ours  # as `magister evaluate` asks
     assert max(f1(floor, everything, "penalise") for floor in DICTIONARIES) == pytest.approx(best_penalised, abs=1.0)
+
+
+def post(number: int, text: str, *entities: tuple[str, str]) -> ner.Example:
+    gold = [ner.Entity(text=m, type=t, start=text.index(m), end=text.index(m) + len(m)) for m, t in entities]
+    return ner.Example(id=str(number), text=text, gold=ner.Answer(entities=tuple(gold)))
+
+
+def test_the_longest_training_mentions_are_entities() -> None:
+    train = [
+        post(0, "New York wins", ("New York", "LOC")),
+        post(1, "New York Mets lose", ("New York Mets", "ORG")),
+        post(2, "may be", ("may", "PER")),  # once an entity, twice a plain word
+        post(3, "it may rain , it may not"),
+    ]
+    (found,) = floors.mention_dictionary(train, [post(9, "the New York Mets may leave New York , Newark")])
+    assert [(e.text, e.type, e.start) for e in found.entities] == [("New York Mets", "ORG", 4), ("New York", "LOC", 28)]
+
+
+def pair(number: int, head: str, tail: str, relation: str | None) -> relations.Example:
+    text = f"{head} and {tail}"
+    first = ner.Entity(text=head, type="", start=0, end=len(head))
+    second = ner.Entity(text=tail, type="", start=len(text) - len(tail), end=len(text))
+    gold = relations.Answer(relation=relation) if relation else None
+    return relations.Example(id=str(number), text=text, pair=(first, second), gold=gold)
+
+
+def test_pairs_of_the_same_kinds_have_their_commonest_relation() -> None:
+    train = [
+        pair(0, "Kim", "Oslo", "lives_in"),
+        pair(1, "Lee", "Rome", "lives_in"),
+        pair(2, "Kim", "Rome", "None"),
+        pair(3, "Kim", "Lee", "None"),
+        pair(4, "Oslo", "Rome", "None"),
+    ]
+    test = [pair(7, "lee", "Oslo", None), pair(8, "Kim", "Lee", None), pair(9, "Bo", "Al", None)]
+    assert [answer.relation for answer in floors.type_pair(train, test)] == ["lives_in", "None", "None"]
+    assert [answer.relation for answer in floors.majority_relation(train, test)] == ["None"] * 3
