@@ -527,6 +527,10 @@ def evaluate(
     task: TaskKey,
     data: Data,
     split: str = "test",
+    mode: Annotated[
+        str | None,
+        typer.Option(help="Of a distilled run: A text, B and caption, C and knowledge, D text first, C in doubt."),
+    ] = None,
     teacher: Annotated[str | None, typer.Option("--teacher", help="Judge this teacher instead of a run.")] = None,
     prompt: Annotated[str, typer.Option(help="The template a teacher is asked with.")] = "few_shot",
     shots: Annotated[int, typer.Option(min=0, help="How many training examples a teacher is shown.")] = 4,
@@ -541,6 +545,12 @@ def evaluate(
     from .distill import judge
 
     one(task, all_tasks(), "task")
+    if mode is not None:
+        from .distill.modes import MODES
+
+        one(mode, MODES, "mode")
+        if teacher is not None or run.startswith("floor:"):
+            raise typer.BadParameter("--mode is for a trained student's run")
     if teacher is not None:
         from .extraction.demonstrations import Nearest
 
@@ -549,7 +559,7 @@ def evaluate(
     elif run.startswith("floor:"):
         result = judge.floor(run.removeprefix("floor:"), task, data, split, limit=limit)
     else:
-        result = judge.student(Path(run), task, data, split, limit=limit)
+        result = judge.student(Path(run), task, data, split, limit=limit, mode=mode)
     print(judge.text(result))
     for path, write in (
         (json_file, judge.write_json),

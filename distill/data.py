@@ -14,7 +14,7 @@ from ..tasks import TASKS, readers
 from ..tasks.dataset import Dataset
 from ..tasks.task import DataFault
 from ..teachers.knowledge import corpus
-from . import batches
+from . import augment, batches
 from .recipe import Recipe
 
 
@@ -26,6 +26,7 @@ class Data:
         schema: the data set's label set.
         train, valid, test: labelled examples, the teacher's texts in their context.
         extra: unlabelled examples of other data sets, for distillation alone.
+        augmented: labelled examples made of those in train (`augment`), for all epochs but the last.
         counts: what there is and what fell away, printed and kept in the run's folder.
     """
 
@@ -35,6 +36,7 @@ class Data:
     test: tuple[Any, ...]
     extra: tuple[Any, ...]
     counts: dict[str, int]
+    augmented: tuple[Any, ...] = ()
 
 
 def load(recipe: Recipe) -> Data:
@@ -48,6 +50,11 @@ def load(recipe: Recipe) -> Data:
         said = corpus.answers(find(recipe.answers), recipe.answers_prompt)
         answer = TASKS[recipe.task].Answer
         train, counts["train_without_answer_dropped"] = batches.answered(train, said, answer, recipe.answers)
+    targets: list[Any] = []
+    for spec in recipe.without:
+        target = readers.read(spec).split(recipe.test_split)
+        train, counts[f"train_near_duplicates_of_{spec}_dropped"] = batches.without_duplicates(train, target)
+        targets += target
     splits = {
         "train": batches.subset(train, recipe.train_fraction, recipe.train_limit),
         "valid": batches.subset(valid, 1.0, recipe.valid_limit),
@@ -62,8 +69,17 @@ def load(recipe: Recipe) -> Data:
         if not splits[name]:
             refused = f"; {len(dataset.faults)} rows were refused, the first: {dataset.faults[0]}"
             raise DataFault(recipe.data, f"its {name} split has no examples{refused if dataset.faults else ''}")
-    extra, more = _extra(recipe, [*splits["valid"], *splits["test"]])
-    return Data(dataset.schema, splits["train"], splits["valid"], splits["test"], extra, {**counts, **more})
+    extra, more = _extra(recipe, [*splits["valid"], *splits["test"], *targets])
+    counts.update(more)
+    augmented: tuple[Any, ...] = ()
+    if recipe.augment:
+        kept = corpus.rows(find(recipe.augment), status="kept")
+        augmented, more = augment.samples(splits["train"], kept, recipe.augment_dimensions)
+        counts.update(more)
+        if not augmented:
+            reasons = ", ".join(f"{name} {n:,}" for name, n in more.items()) or "no row is about them"
+            raise DataFault(recipe.augment, f"gives no new examples of the training split ({reasons})")
+    return Data(dataset.schema, splits["train"], splits["valid"], splits["test"], extra, dict(counts), augmented)
 
 
 def examples_of(recipe: Recipe, split: str, spec: str | None = None, knowledge: str | None = None) -> tuple[Any, ...]:
@@ -74,10 +90,30 @@ def examples_of(recipe: Recipe, split: str, spec: str | None = None, knowledge: 
         if examples:
             return examples
     examples = tuple(readers.read(spec or recipe.data).split(split))
+    if spec and (names := renamed(recipe, spec)):
+        examples = tuple(_in_types(e, names) for e in examples)
     path = knowledge or (recipe.knowledge if spec in (None, recipe.data) else None)
     if path:
         examples, _ = batches.join(examples, corpus.texts(find(path), recipe.knowledge_prompt), path)
     return examples
+
+
+def renamed(recipe: Recipe, spec: str) -> dict[str, str]:
+    """Entity types of another set by the name that those of the same title have in the recipe's own: MISC by OTHER."""
+    if recipe.task != "ner" or spec == recipe.data:
+        return {}
+    own, other = readers.read(recipe.data).schema, readers.read(spec).schema
+    by_title = {t.title.casefold(): t.name for t in own.types}
+    found = {t.name: by_title.get(t.title.casefold(), t.name) for t in other.types if t.name not in own.labels}
+    return {theirs: ours for theirs, ours in found.items() if theirs != ours}
+
+
+def _in_types(example: Any, names: dict[str, str]) -> Any:
+    """The example with its gold entities' types by other names."""
+    if example.gold is None:
+        return example
+    entities = [e.model_copy(update={"type": names.get(e.type, e.type)}) for e in example.gold.entities]
+    return example.model_copy(update={"gold": example.gold.model_copy(update={"entities": tuple(entities)})})
 
 
 def find(path: str) -> Path:

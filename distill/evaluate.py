@@ -46,6 +46,21 @@ class Evaluation:
     counts: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a student said of some examples.
+
+    Attributes:
+        pairs: an answer with its probabilities for each example, in their order.
+        seconds: wall-clock time of ``predict``.
+        counts: what was given up on the way.
+    """
+
+    pairs: list[tuple[Any, Any]]
+    seconds: float
+    counts: dict[str, int]
+
+
 def load(run: str | Path) -> tuple[Any, View]:
     """The best student of a run folder and the view it was trained for."""
     best = Path(run) / "best"
@@ -74,22 +89,34 @@ def evaluate(
     ``resamples=``).
     """
     view = view or student.view
+    found = answer(student, examples, view, precision, batch_size)
+    return judged(found, examples, task, view, **options)
+
+
+def answer(
+    student: Any, examples: Sequence[Any], view: View, precision: str = "fp32", batch_size: int = 32
+) -> Answered:
+    """A student's answers to some examples under a view."""
     student.eval()
     started = time.perf_counter()
     with torch.autocast(next(student.parameters()).device.type, torch.bfloat16, enabled=precision == "bf16"):
-        answered = student.predict(examples, view, batch_size=batch_size, return_scores=True)
-    seconds = time.perf_counter() - started
-    counts = dict(student.given_up)
+        pairs = student.predict(examples, view, batch_size=batch_size, return_scores=True)
+    return Answered(pairs, time.perf_counter() - started, dict(student.given_up))
+
+
+def judged(found: Answered, examples: Sequence[Any], task: str, view: View, **options: Any) -> Evaluation:
+    """What answers score; ``options`` go to `eval.score`."""
+    counts = dict(found.counts)
     for name in view.context:
         counts[f"without_{name}"] = sum(not e.context.get(name) for e in examples)
     if view.images:
         counts["without_image"] = sum(not e.images for e in examples)
-    answers, confidences = [a for a, _ in answered], [c for _, c in answered]
+    answers, confidences = [a for a, _ in found.pairs], [c for _, c in found.pairs]
     scores = scoring.score(task, examples, answers, **options)
     if task == "attributes" and any(c is not None for own in confidences for c in own.values()):
-        found = confidence.interval(examples, answers, confidences)
-        scores = replace(scores, metrics={**scores.metrics, RECALL: found}, protocol=f"{scores.protocol} {PROTOCOL}")
-    return Evaluation(scores, answers, confidences, view, 1000 * seconds / len(examples), counts)
+        recall = confidence.interval(examples, answers, confidences)
+        scores = replace(scores, metrics={**scores.metrics, RECALL: recall}, protocol=f"{scores.protocol} {PROTOCOL}")
+    return Evaluation(scores, answers, confidences, view, 1000 * found.seconds / len(examples), counts)
 
 
 def evaluate_run(

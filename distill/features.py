@@ -166,9 +166,10 @@ def attach(
 ) -> dict[str, int]:
     """Let a student that sees read its pictures' features from the user's cache; encode new ``images``.
 
-    Returns what `FeatureStore.fill` counts. A student that has no image encoder is left alone.
+    Returns what `FeatureStore.fill` counts. A student without an image encoder is left alone, and one to which captions
+    stand for pictures: it remembers what it read.
     """
-    if student.config.image_encoder is None:
+    if student.config.image_encoder is None or student.reads_captions:
         return {}
     student.features = store = FeatureStore(cache_folder() / "features", student.image_encoder)
     return store.fill(images, said=said)

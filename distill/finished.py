@@ -44,9 +44,10 @@ def mean(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _of_run(run: str, recipe: Recipe, sets: Data, accelerator: Accelerator, say: Reporter) -> dict[str, Tensor]:
     teacher, view = evaluate.load(run)
-    if "knowledge" not in view.context:
-        raise RunFault(f"teacher_run {run} does not read knowledge: its view is {view}")
+    if not set(view.context) - set(recipe.context):
+        raise RunFault(f"teacher_run {run} does not read knowledge, or any other side text: its view is {view}")
     say.line(f"teacher: posteriors of {run}, computed once")
     teacher.to(accelerator.device)
     with accelerator.autocast():
-        return objectives.stored(teacher, [*sets.train, *sets.extra], view, recipe.temperature, 32)
+        learned = [*sets.train, *sets.extra, *sets.augmented]
+        return objectives.stored(teacher, learned, view, recipe.temperature, 32, recipe.kd_level)

@@ -54,13 +54,17 @@ class Judgement:
     notes: str = ""
 
 
-def student(run: Path, task: str, data: str, split: str = "test", limit: int | None = None) -> Judgement:
+def student(
+    run: Path, task: str, data: str, split: str = "test", limit: int | None = None, mode: str | None = None
+) -> Judgement:
     """Judge a run's best student; side texts and knowledge are joined as in its recipe.
 
-    A split without a predefined test set, and the metric's options, are said in the protocol.
+    It is shown what it was trained for, or what a mode (`distill.modes`) shows. Entity types of other data go by the
+    names of the run's own where their titles are the same (Twitter-2015's OTHER is Twitter-2017's MISC). A split
+    without a predefined test set, and the metric's options, are said in the protocol.
     """
     from . import data as loading
-    from . import evaluate
+    from . import evaluate, modes
 
     recipe = evaluate.recipe_of(run)
     if recipe.task != task:
@@ -70,7 +74,17 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
     options: dict[str, Any] = {}
     if task == "attributes":
         options["train"] = loading.load(recipe).train
-    found = evaluate.evaluate(made, examples, task, view, recipe.precision, 2 * recipe.batch_size, **options)
+    notes = [f"best of {recipe.epochs} epochs on validation"]
+    if mode is None:
+        found = evaluate.evaluate(made, examples, task, view, recipe.precision, 2 * recipe.batch_size, **options)
+    else:
+        valid = loading.examples_of(recipe, recipe.valid_split) if mode == "D" else ()
+        asked = modes.ask(mode, made, recipe, examples, valid, **options)
+        found = asked.found
+        notes.append(f"mode {mode}: {modes.MODES[mode]}; {asked.in_full:.1%} of the examples read in full")
+        if asked.threshold is not None:
+            notes.append(f"where the mean entropy exceeds {asked.threshold:.4g} nats (chosen on {recipe.valid_split})")
+    notes += [f"{theirs} read as {ours}" for theirs, ours in loading.renamed(recipe, data).items()]
     about = json.loads((run / "origin.json").read_text(encoding="utf-8"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     return Judgement(
@@ -78,7 +92,7 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
         task=task,
         dataset=record.dataset_name(data, split),
         system=recipe.student,
-        variant=variant(recipe),
+        variant=variant(recipe) + (f", mode {mode}" if mode else ""),
         examples=examples,
         answers=tuple(found.answers),
         backbone=recipe.settings.pretrained(recipe.images),
@@ -89,7 +103,7 @@ def student(run: Path, task: str, data: str, split: str = "test", limit: int | N
         seconds=round(result["seconds"], 1),
         seconds_per_1000=round(found.seconds_per_1000, 2),
         revision=about["sittings"][-1]["revision"],
-        notes=f"{found.seconds_per_1000:.1f} s per 1,000 answers; best of {recipe.epochs} epochs on validation",
+        notes="; ".join([f"{found.seconds_per_1000:.1f} s per 1,000 answers", *notes]),
     )
 
 

@@ -63,11 +63,19 @@ class Recipe(BaseModel):
     extra_knowledge: tuple[str, ...] = ()
     extra_split: Names = ("train",)
     extra_limit: int | None = Field(None, ge=1, description="examples taken of each extra set")
+    augment: str | None = None
+    augment_dimensions: tuple[Literal["style", "entity", "image"], ...] = ("style", "entity", "image")
+    without: Names = ()
 
     # What is learned from.
-    objective: Literal["gold", "two_prefix", "prompt_distillation", "queries"] = "gold"
+    objective: Literal["gold", "two_prefix", "prompt_distillation", "cross_view", "queries"] = "gold"
     teacher_context: tuple[str, ...] = ("knowledge",)
     teacher_run: Names = ()
+    kd_target: Literal["label", "hidden", "both"] = "label"
+    kd_level: Literal["emission", "crf_marginal", "crf_pairwise"] = "crf_marginal"
+    kd_direction: Literal["teacher_detached", "both"] = "teacher_detached"
+    trust: bool = False
+    modality_dropout: float = Field(0.0, ge=0, le=1)
     alpha: float = Field(1.0, ge=0)
     beta: float = Field(1.0, ge=0)
     temperature: float = Field(2.0, gt=0)
@@ -96,7 +104,8 @@ class Recipe(BaseModel):
     def clashes(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Settings that contradict each other: the fields concerned, and what to do about it."""
         reads = ("objective", "knowledge")
-        if self.objective in ("two_prefix", "prompt_distillation") and not self.knowledge:
+        told = self.objective == "prompt_distillation" and "knowledge" in self.teacher_context
+        if (self.objective == "two_prefix" or told) and not self.knowledge:
             yield (
                 reads,
                 f"objective {self.objective} needs knowledge: the teacher's texts (a file or a corpus)",
@@ -118,21 +127,19 @@ class Recipe(BaseModel):
                 ("objective", "alpha"),
                 "two_prefix weighs alpha * label + (1 - alpha) * rationale: alpha is 0 to 1",
             )
-        if self.objective == "prompt_distillation":
-            if "knowledge" not in self.teacher_context:
-                yield (
-                    ("teacher_context",),
-                    "teacher_context must name knowledge: it is what the teacher knows more",
-                )
-        else:
-            for name, used in (("teacher_run", self.teacher_run), ("extra_data", self.extra_data)):
-                if used:
-                    yield ("objective", name), f"{name} is only read by the objective prompt_distillation"
+        yield from self._distillation_clashes()
         if len(self.extra_data) != len(self.extra_knowledge):
             yield (
                 ("extra_data", "extra_knowledge"),
                 f"extra_data names {len(self.extra_data)} sets, extra_knowledge {len(self.extra_knowledge)}: "
                 "each set needs its own",
+            )
+        if self.augment and self.epochs < 2:
+            yield ("augment", "epochs"), "augment needs 2 epochs or more: the last one is of real examples alone"
+        if self.augment and self.task == "attributes":
+            yield (
+                ("augment", "task"),
+                "augment is for ner and relations: attributes have no mentions to keep",
             )
         if self.task not in self.settings.tasks:
             yield (
@@ -157,6 +164,48 @@ class Recipe(BaseModel):
                 "beta_warmup_epochs is more than epochs: beta would never count",
             )
         yield from self.settings.clashes(self)
+
+    def _distillation_clashes(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Those of the settings that say how one view teaches another."""
+        prompted = self.objective == "prompt_distillation"
+        if prompted and set(self.teacher_context) <= set(self.context):
+            yield (
+                ("teacher_context", "context"),
+                "teacher_context must name a side text that context has not, such as knowledge: it is what the teacher "
+                "knows more",
+            )
+        only = {"teacher_run": self.teacher_run, "extra_data": self.extra_data}
+        for name, used in {**only, "modality_dropout": self.modality_dropout}.items():
+            if used and not prompted:
+                yield ("objective", name), f"{name} is only read by the objective prompt_distillation"
+        if self.objective == "cross_view" and not self.context:
+            yield ("objective", "context"), "cross_view sets a text apart from its side texts: context names none"
+        if self.objective == "cross_view" and self.beta >= 1:
+            yield (
+                ("objective", "beta"),
+                "cross_view weighs (1 - beta) * labels + beta * divergence: beta is below 1, and 0.5 as published",
+            )
+        if self.modality_dropout and not {"knowledge"} < set(self.teacher_context):
+            yield (
+                ("modality_dropout", "teacher_context"),
+                "modality_dropout drops knowledge or what stands beside it: teacher_context: [caption, knowledge]",
+            )
+        switches = ("kd_target", "kd_level", "kd_direction", "trust")
+        switched = [name for name in switches if getattr(self, name) != type(self).model_fields[name].default]
+        if switched and self.objective not in ("prompt_distillation", "cross_view"):
+            yield (
+                ("objective", *switched),
+                f"{', '.join(switched)}: only read by the objectives prompt_distillation and cross_view",
+            )
+        if "kd_level" in switched and self.task != "ner":
+            yield ("kd_level", "task"), f"kd_level {self.kd_level} is a tagger's; {self.task} has one distribution"
+        live = [name for name in switched if name != "kd_level"]
+        live += ["modality_dropout"] if self.modality_dropout else []
+        if self.teacher_run and live:
+            yield (
+                ("teacher_run", *live),
+                f"{', '.join(live)}: of a finished teacher_run only its posteriors are there, leave them out",
+            )
 
 
 #: The recipes that come with the package, one folder a task.

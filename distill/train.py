@@ -127,11 +127,16 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
 
     # Steps, optimiser and schedule.
     size = recipe.batch_size * recipe.accumulation * processes
-    pool = [*sets.train, *sets.extra]
+    real = [*sets.train, *sets.extra]
     reads = _reads(recipe)
-    plan_of = lambda epoch: batches.steps(pool, size, recipe.seed, epoch, processes, reads)
+
+    def plan_of(epoch: int) -> list[list[Any]]:
+        # What a teacher made up is not what training ends on.
+        pool = real if epoch == recipe.epochs - 1 else [*real, *sets.augmented]
+        return batches.steps(pool, size, recipe.seed, epoch, processes, reads)
+
     per_epoch = len(plan_of(0))
-    total = per_epoch * recipe.epochs
+    total = per_epoch * (recipe.epochs - 1) + len(plan_of(recipe.epochs - 1))
     groups = student.parameter_groups(recipe.learning_rate, recipe.head_learning_rate)
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -171,7 +176,7 @@ def _run(recipe: Recipe, folder: Path, accelerator: Accelerator, say: progress.R
 
             position.seconds = time.monotonic() - started
             done = False
-            if _evaluation_due(position.step, per_epoch, recipe):
+            if _evaluation_due(within + 1, len(plan), recipe):
                 done = _validate(student, sets.valid, recipe, folder, position, accelerator, say, log)
             if (
                 done
@@ -343,9 +348,9 @@ def _reads(recipe: Recipe) -> tuple[str, ...]:
     return recipe.context
 
 
-def _evaluation_due(step: int, per_epoch: int, recipe: Recipe) -> bool:
-    within = (step - 1) % per_epoch + 1
-    return within in {round(per_epoch * (i + 1) / recipe.evals_per_epoch) for i in range(recipe.evals_per_epoch)}
+def _evaluation_due(done: int, steps: int, recipe: Recipe) -> bool:
+    """Whether to evaluate after so many of an epoch's steps."""
+    return done in {round(steps * (i + 1) / recipe.evals_per_epoch) for i in range(recipe.evals_per_epoch)}
 
 
 def _from_main(value: float, accelerator: Accelerator) -> float:

@@ -87,7 +87,7 @@ def metadata(example: Example) -> dict[str, str]:
 
 
 def read_features(path: Path) -> dict[str, dict[str, str]]:
-    """Features by example id out of JSON lines such as ``{"id": "test-1", "crops": 4}``; a `DataFault` for a bad one."""
+    """Features by example id, of JSON lines such as ``{"id": "test-1", "crops": 4}``; a `DataFault` for a bad one."""
     found: dict[str, dict[str, str]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

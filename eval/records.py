@@ -1,7 +1,8 @@
 """The records of all runs in ``docs/results/``, and the page ``docs/results.md`` rendered from them.
 
-By data set: a table, learning curves, claims, commands. ``claims.json`` in the folder is a list of `Claim`:
-it names the differences that are claimed, with their aims; whether they hold is computed from the records.
+By data set: a table, learning curves, claims, commands. ``DATASET.md`` beside the records, where there is one, is
+printed under that data set's table: what a reader must know to compare its figures. ``claims.json`` in the folder is a list of `Claim`: it names the differences that are claimed, with their aims; whether they hold is computed
+from the records.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def render(folder: str | Path) -> str:
         rows = _rows(tuple(group))
         full = _full_size(rows)
         mine = [claim for claim in claims if claim.dataset == dataset]
-        sections = [f"## {markdown.escape(dataset)} ({task})\n", _table(full, task), _curve(rows, task)]
+        sections = [f"## {markdown.escape(dataset)} ({task})\n", _table(full, task), _note(Path(folder), dataset)]
+        sections += [_curve(rows, task)]
         sections += [_claims(mine, full), _protocols(full), _commands(rows)]
         parts += filter(None, sections)
     if strays := sorted({c.dataset for c in claims} - {r.dataset for r in records}):
@@ -131,6 +133,12 @@ def _full_size(rows: Sequence[Runs]) -> list[Runs]:
         key = run.system, run.variant
         largest[key] = max(largest.get(key, 0), run.examples.get("train", 0))
     return [row for row in rows if row[0].examples.get("train", 0) == largest[row[0].system, row[0].variant]]
+
+
+def _note(folder: Path, dataset: str) -> str:
+    """What is to be known of a data set's figures, as written in ``DATASET.md``; nothing if there is no such file."""
+    path = folder / f"{slug(dataset)}.md"
+    return path.read_text(encoding="utf-8").strip() + "\n" if path.is_file() else ""
 
 
 def _table(rows: Sequence[Runs], task: str) -> str:

@@ -18,6 +18,20 @@ STUDENTS = {
     "mae": "students.attributes.mae:MAE",
     "mjave": "students.attributes.mjave:MJAVE",
     "mxt": "students.attributes.mxt:MXT",
+    "modality_attention": "students.ner.modality_attention:ModalityTagger",
+    "visual_attention": "students.ner.visual_attention:VisualAttention",
+    "cot_prompt": "students.ner.cot_prompt:CoTPrompt",
+    "ita": "students.ner.ita:ITA",
+    "ocsga": "students.ner.ocsga:OCSGA",
+    "umgf": "students.ner.umgf:UMGF",
+    "debiascl": "students.ner.debiascl:DebiasCL",
+    "mner_qg": "students.ner.mner_qg:MNERQG",
+    "mega": "students.relations.mega:MEGA",
+    "promu": "students.relations.promu:PROMU",
+    "retrieval": "students.relations.retrieval:Retrieval",
+    "hvpnet": "students.relations.hvpnet:HVPNeT",
+    "mkgformer": "students.relations.mkgformer:MKGformer",
+    "mumrc": "students.relations.mumrc:MUMRC",
 }
 
 _PACKAGE = __name__.rpartition(".")[0]

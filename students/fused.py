@@ -5,7 +5,7 @@ and relations. Such a system is its fusion, and nothing else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,14 +14,13 @@ from torch import Tensor
 
 from ..tasks import ner, relations
 from .collate import Found, Item, Layout
-from .encoders.image import ImageEncoder
-from .encoders.regions import RegionEncoder
 from .encoders.shapes import InputShapes
+from .encoders.sight import Sight, reads_captions, sight
 from .encoders.text import TextEncoder
 from .heads.crf import CRF
 from .heads.pair import PairHead
 from .heads.tagging import TaggingHead
-from .settings import BackboneConfig
+from .settings import BackboneConfig, Clash, StudentConfig
 from .student import Batch, Output, View
 from .system import System, UnsupportedView
 
@@ -36,18 +35,33 @@ class FusedConfig(BackboneConfig):
             ``grid``, or a detector's name.
     """
 
-    tasks = ("ner", "relations")
+    tasks: ClassVar[tuple[str, ...]] = ("ner", "relations")
 
     word_shapes: bool = False
     copies: bool = False
     proposals: str = "salient"
     #: How many parts of a picture its system looks at beside the whole.
     crops: ClassVar[int] = 0
+    #: Whether pictures are seen; to a system that does not, a picture is what is said of it, in the side texts.
+    sees: ClassVar[bool] = True
+
+    def clashes(self, recipe: Any) -> Iterator[Clash]:
+        """Picture features for a system that would not look at them."""
+        yield from super().clashes(recipe)
+        if not self.sees and (recipe.images or self.image_encoder):
+            yield (
+                ("images", "image_encoder"),
+                f"the student {recipe.student} reads pictures as side texts (caption): leave images and image_encoder "
+                "out",
+            )
 
     def pretrained(self, images: bool) -> str:
         """The backbone, and what sees: the encoder and, of a system that looks at parts, whose parts."""
         said = super().pretrained(images)
-        return said.replace("(frozen)", f"(frozen; {self.crops} {self.proposals} crops)") if self.crops else said
+        if not self.crops:
+            return said
+        parts = "pieces" if reads_captions(self.image_encoder) else f"{self.proposals} crops"
+        return said.replace("(frozen)", f"(frozen; {self.crops} {parts})")
 
 
 @dataclass
@@ -90,7 +104,7 @@ class Fused(System):
         beside: width of `Fusion.beside`; 0, unless `parts` sets it.
     """
 
-    Config = FusedConfig
+    Config: ClassVar[type[StudentConfig]] = FusedConfig
     config: Any
     encoder: TextEncoder
 
@@ -120,13 +134,11 @@ class Fused(System):
         return self.head.crf
 
     @classmethod
-    def eyes(cls, config: Any) -> ImageEncoder:
+    def eyes(cls, config: Any) -> Sight:
         """The frozen image encoder; of a system that looks at ``crops`` parts, one that cuts them out: the cells of a
         level are those of the whole picture, then those of each part.
         """
-        if not config.crops:
-            return super().eyes(config)
-        return RegionEncoder(config.image_encoder, cls.GRID, cls.DEPTHS, config.crops, config.proposals)
+        return sight(config.image_encoder, cls.GRID, cls.DEPTHS, config.crops, config.proposals)
 
     # --- what a system says itself ---
 
@@ -143,11 +155,10 @@ class Fused(System):
 
     # --- reading ---
 
-    def encode(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The backbone's states ``[R, T, d]`` of rows."""
-        states: Tensor = self.encoder(
-            tensors["input_ids"], tensors["attention_mask"], tensors["token_type_ids"], self.shapes(tensors["shapes"])
-        )
+    def encode(self, tensors: dict[str, Tensor], before: Tensor | None = None) -> Tensor:
+        """The backbone's states ``[R, T, d]`` of rows; ``before [R, m, d]`` are vectors that stand before them."""
+        rows = tensors["input_ids"], tensors["attention_mask"], tensors["token_type_ids"]
+        states: Tensor = self.encoder(*rows, self.shapes(tensors["shapes"]), before)
         return states
 
     def collate(self, examples: Sequence[Any], view: View | None = None) -> Batch:
@@ -201,6 +212,8 @@ class Fused(System):
         batch = self.collate(bare, view).to(self.device)
         items = [Item(i, example) for i, example in enumerate(bare)]
         scores = self(batch).scores
+        if self.watch is not None:
+            self.watch(batch, scores)
         found = self.head.answers(items, self.layout, scores, batch.tensors)
         return [as_answer(one) for one in found], batch.counts
 

@@ -116,7 +116,7 @@ def card(name: str, settings: Mapping[str, Any]) -> str:
     base = f"base_model: {backbone}\n" if backbone else ""
     made = [f"- tasks: {', '.join(settings['schemas'])}"]
     made += [f"- backbone: {backbone} ({tuned})"] if backbone else []
-    made += [f"- heads: {', '.join(config['heads'])}"] if "heads" in config else []
+    made += [f"- heads: {', '.join(config['heads'])}"] if isinstance(config.get("heads"), list) else []
     return (
         f"---\nlibrary_name: magister\n{base}---\n# A `{name}` student of Magister\n\n" + "\n".join(made) + "\n\n"
         "```python\nfrom magister.students import load\n\n"

@@ -57,7 +57,8 @@ class Output:
     Attributes:
         loss: mean loss over the batch, or None where the batch has no gold.
         losses: its named parts, for the log.
-        scores: what the heads said, by name; ``objectives`` compare these between views.
+        scores: what the heads said, by name, and ``states [B, N, d]`` that a tagging or a pair head read (of words;
+            of the pair); ``objectives`` compare these between views.
     """
 
     loss: Tensor | None

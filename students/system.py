@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ..tasks.images import Image, ImageFault
+from ..tasks.images import ImageFault
 from . import saving
 from .encoders import text as text_encoder
-from .encoders.image import ImageEncoder
+from .encoders.captions import CAPTION
+from .encoders.sight import Sight, reads_captions, sight
 from .encoders.text import TextEncoder
 from .settings import BackboneConfig, StudentConfig
 from .student import Batch, Output, View
@@ -40,6 +41,7 @@ class System(nn.Module, ABC):
         features: gives what `ImageEncoder.encode` gives for some pictures; may be replaced by a cache of it.
         refuse_broken_images: whether a broken picture is an `ImageFault`, or missing and counted ``image_broken``.
         given_up: what the last `predict` had to give up, counted (``context_tokens_cut``, ``image_missing``).
+        watch: told of each batch that is answered, with the scores that the answers were read from; or None.
     """
 
     #: Its name in ``STUDENTS``.
@@ -63,9 +65,10 @@ class System(nn.Module, ABC):
         super().__init__()
         self.config, self.schemas, self.view = config, dict(schemas), config.view
         self.encoder, self.levels, self.vocabulary = encoder, levels, dict(vocabulary or {})
-        self.features: Callable[[Sequence[Image]], list[Tensor]] = self._encode_images
+        self.features: Callable[[Sequence[Any]], list[Tensor]] = self._encode_images
         self.refuse_broken_images = True
         self.given_up: dict[str, int] = {}
+        self.watch: Callable[[Batch, Mapping[str, Tensor]], None] | None = None
         self.build()
 
     # --- what a system says itself ---
@@ -180,16 +183,21 @@ class System(nn.Module, ABC):
     # --- seeing ---
 
     @cached_property
-    def image_encoder(self) -> ImageEncoder:
+    def image_encoder(self) -> Sight:
         """The frozen image encoder, loaded when a picture is first seen."""
         return self.eyes(self.config)
 
     @classmethod
-    def eyes(cls, config: Any) -> ImageEncoder:
+    def eyes(cls, config: Any) -> Sight:
         """The frozen image encoder of such a student."""
-        return ImageEncoder(config.image_encoder, grid=cls.GRID, depths=cls.DEPTHS)
+        return sight(config.image_encoder, cls.GRID, cls.DEPTHS)
 
-    def _encode_images(self, images: Sequence[Image]) -> list[Tensor]:
+    @property
+    def reads_captions(self) -> bool:
+        """Whether captions stand for its pictures."""
+        return reads_captions(self.config.image_encoder)
+
+    def _encode_images(self, images: Sequence[Any]) -> list[Tensor]:
         with torch.no_grad():
             return self.image_encoder.encode(images)
 
@@ -202,10 +210,11 @@ class System(nn.Module, ABC):
         if self.levels is None:
             raise UnsupportedView("this student cannot see (image_encoder=None)")
         counts = Counter[str]()
-        seen = {(i, p): image for i, e in enumerate(examples) for p, image in enumerate(e.images[: self.PICTURES])}
-        counts["image_missing"] = sum(not e.images for e in examples)
+        shown = [self._shown(example) for example in examples]
+        seen = {(i, p): image for i, own in enumerate(shown) for p, image in enumerate(own[: self.PICTURES])}
+        counts["caption_missing" if self.reads_captions else "image_missing"] = sum(not own for own in shown)
         counts[f"image_beyond_{'first' if self.PICTURES == 1 else self.PICTURES}"] = sum(
-            max(0, len(e.images) - self.PICTURES) for e in examples
+            max(0, len(own) - self.PICTURES) for own in shown
         )
         features = self._features_of(seen, counts)
         if not features:
@@ -222,8 +231,16 @@ class System(nn.Module, ABC):
             tensors = {name: value[:, 0] for name, value in tensors.items()}
         return tensors, +counts
 
+    def _shown(self, example: Any) -> Sequence[Any]:
+        """Its pictures, or the caption that stands for them."""
+        if not self.reads_captions:
+            images: Sequence[Any] = example.images
+            return images
+        caption = example.context.get(CAPTION, "").strip()
+        return (caption,) if caption else ()
+
     def _features_of(
-        self, seen: Mapping[tuple[int, int], Image], counts: Counter[str]
+        self, seen: Mapping[tuple[int, int], Any], counts: Counter[str]
     ) -> dict[tuple[int, int], list[Tensor]]:
         """Each picture's features, a tensor a level; broken ones are refused, or counted."""
         try:

@@ -297,6 +297,8 @@ class Unified(System):
                 given_up.update(unread)
             else:
                 _, scores = self._of(name)(reading, own)
+                if self.watch is not None:
+                    self.watch(batch, scores)
                 said = self._of(name).answers(items, self.layout, scores, own)
             for item, one in zip(items, said, strict=True):
                 found[item.index].append(one)

@@ -147,7 +147,10 @@ def _build(name: str, pretrained: bool) -> _Network:
         return _open_clip(*rest.partition("@")[::2], pretrained)
     if kind == "hf" and rest:
         return _transformers(rest, pretrained)
-    raise ModelNotFound(f"image encoder {name!r}: say efficientnet-lite0, timm:NAME, open_clip:NAME@WEIGHTS or hf:NAME")
+    raise ModelNotFound(
+        f"image encoder {name!r}: say efficientnet-lite0, timm:NAME, open_clip:NAME@WEIGHTS, hf:NAME "
+        "or, for captions in the place of pictures, caption:TEXT_ENCODER"
+    )
 
 
 def _lite0(pretrained: bool) -> _Network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -54,6 +54,9 @@ class WordsConfig(StudentConfig):
         context_words: the most words of side text in a row, or None for all.
     """
 
+    #: Whether its student looks at pictures.
+    sees: ClassVar[bool] = False
+
     vectors: str | None = None
     vectors_first: int = Field(100_000, ge=0)
     word_vectors: str | None = None
@@ -68,17 +71,18 @@ class WordsConfig(StudentConfig):
     context_words: int | None = Field(None, ge=0)
 
     def clashes(self, recipe: Any) -> Iterator[Clash]:
-        """Two sources of vectors; pictures, which words cannot show."""
+        """Two sources of vectors; pictures, where the student cannot see."""
         if self.vectors and self.word_vectors:
             yield ("vectors", "word_vectors"), "vectors (a file) and word_vectors (a model): give one of them"
-        if recipe.images:
+        if recipe.images and not self.sees:
             yield ("images", "student"), f"the student {recipe.student} cannot see: images: false"
 
     def pretrained(self, images: bool) -> str:
-        """Where its vectors come from."""
-        if self.vectors:
-            return f"vectors of {self.vectors.rpartition('/')[2]}"
-        return f"static vectors of {self.word_vectors}" if self.word_vectors else "none"
+        """Where its vectors come from, and the frozen image encoder where pictures are seen."""
+        parts = [f"vectors of {self.vectors.rpartition('/')[2]}"] if self.vectors else []
+        parts += [f"static vectors of {self.word_vectors}"] if self.word_vectors else []
+        parts += [f"{self.image_encoder} (frozen)"] if images and self.image_encoder else []
+        return " + ".join(parts) or "none"
 
 
 def units(text: str) -> list[tuple[int, int]]:
@@ -88,7 +92,12 @@ def units(text: str) -> list[tuple[int, int]]:
 
 def vocabulary(config: WordsConfig, texts: Iterable[str]) -> dict[str, Any]:
     """What a `WordEncoder` keeps of the training texts: their words, their characters, and the file's words."""
-    counts = Counter(text[a:b] for text in texts for a, b in units(text))
+    return of_words(config, (text[a:b] for text in texts for a, b in units(text)))
+
+
+def of_words(config: WordsConfig, words: Iterable[str]) -> dict[str, Any]:
+    """What `vocabulary` gives, of texts whose words are given."""
+    counts = Counter(words)
     folded = Counter[str]()
     for word, count in counts.items():
         folded[word.lower() if config.lower else word] += count
@@ -112,7 +121,8 @@ class WordEncoder(nn.Module):
         known: what `vocabulary` gave.
 
     Attributes:
-        width: of a word's vector.
+        widths: of its parts: the word, its letters and its shape, in this order; 0 for what is not read.
+        width: of a word's vector, their sum.
     """
 
     def __init__(self, config: WordsConfig, known: Mapping[str, Any]) -> None:
@@ -131,7 +141,8 @@ class WordEncoder(nn.Module):
             kind = {"cnn": CharacterCNN, "lstm": CharacterLSTM}[config.characters]
             self.spelling = kind(len(self._letters) + 2)
         self.shapes = nn.Embedding(shape_count(), SHAPE, padding_idx=0) if config.word_shapes else None
-        self.width = width + SPELLING * bool(config.characters) + SHAPE * config.word_shapes
+        self.widths = (width, SPELLING * bool(config.characters), SHAPE * config.word_shapes)
+        self.width = sum(self.widths)
 
     def fill(self) -> None:
         """Read the pretrained vectors of a new student's file."""

@@ -61,6 +61,11 @@ class PrefixStates:
         """Each example ``times`` times in a row, as ``generate`` does for beams and for several samples."""
         return self.select(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(times))
 
+    def join(self, pictures: int) -> PrefixStates:
+        """The rows of every ``pictures`` examples in a row side by side, as those of one example."""
+        merged = lambda states: states.unflatten(1, (-1, pictures)).transpose(2, 3).flatten(3, 4)
+        return PrefixStates(merged(self.keys), merged(self.values), self.mask.unflatten(0, (-1, pictures)).flatten(1))
+
 
 class VisualPrefix(nn.Module):
     """Turns a pyramid of image features into `PrefixStates`.
@@ -76,10 +81,16 @@ class VisualPrefix(nn.Module):
         backbone_config: the backbone's transformers config (of a vision LLM: its text part is taken).
         length: rows ``P`` of the prefix. A level of other than ``P`` cells is pooled, or repeated, to ``P``.
         hidden: width ``h``.
+        gated: whether layers have gates; without, each takes the mean of the levels.
     """
 
     def __init__(
-        self, levels: Sequence[tuple[int, int]], backbone_config: Any, length: int = 4, hidden: int = 256
+        self,
+        levels: Sequence[tuple[int, int]],
+        backbone_config: Any,
+        length: int = 4,
+        hidden: int = 256,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         config = backbone_config.get_text_config()
@@ -91,7 +102,7 @@ class VisualPrefix(nn.Module):
             nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, hidden)) for _, channels in self.levels
         )
         self.rows = nn.Parameter(0.02 * torch.randn(length, hidden))
-        self.gate = nn.Linear(length * hidden, self.layers * len(self.levels))
+        self.gate = nn.Linear(length * hidden, self.layers * len(self.levels)) if gated else None
         width = 2 * self.heads * self.head_dim
         self.weight = nn.Parameter(torch.empty(self.layers, hidden, width).uniform_(-1, 1) * hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(self.layers, 1, width))
@@ -119,6 +130,8 @@ class VisualPrefix(nn.Module):
 
     def gates(self, rows: Tensor) -> Tensor:
         """What a layer takes of each level: ``[B, levels, P, h]`` to ``[B, layers, levels]``, sums of 1."""
+        if self.gate is None:
+            return rows.new_full((len(rows), self.layers, len(self.levels)), 1 / len(self.levels))
         scores = F.leaky_relu(self.gate(rows.mean(1).flatten(1)))
         return scores.view(-1, self.layers, len(self.levels)).softmax(-1)
 

@@ -20,16 +20,17 @@ class ConditionalPrompt(nn.Module):
         dim: width ``d`` of the backbone's input embeddings.
         length: number ``m`` of prompt vectors.
         heads: attention heads; they divide ``dim``.
+        conditional: whether it looks at the text; without, ``p = LN(P)`` of every text (prompt tuning's, an ablation).
     """
 
-    def __init__(self, dim: int, length: int = 16, heads: int = 8) -> None:
+    def __init__(self, dim: int, length: int = 16, heads: int = 8, conditional: bool = True) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide the width {dim}")
         self.vectors = nn.Parameter(torch.randn(length, dim))
         # Words come at any size (0.05 in BERT, 1 in Gemma): attention sees them at that of the vectors.
-        self.words = nn.LayerNorm(dim)
-        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.words = nn.LayerNorm(dim) if conditional else None
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True) if conditional else None
         self.norm = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
@@ -44,11 +45,13 @@ class ConditionalPrompt(nn.Module):
         mask = mask.bool()
         some = mask.any(1)
         vectors = self.vectors.expand(len(embeddings), -1, -1)
-        words = self.words(embeddings.masked_fill(~mask[..., None], 0.0))
-        # A row that masks everything would be all NaN: it may read, and what it read is dropped.
-        unread = ~mask & some[:, None]
-        read, _ = self.attention(vectors, words, words, key_padding_mask=unread, need_weights=False)
-        prompt = self.norm(vectors + read * some[:, None, None])
+        if self.attention is not None and self.words is not None:
+            words = self.words(embeddings.masked_fill(~mask[..., None], 0.0))
+            # A row that masks everything would be all NaN: it may read, and what it read is dropped.
+            unread = ~mask & some[:, None]
+            read, _ = self.attention(vectors, words, words, key_padding_mask=unread, need_weights=False)
+            vectors = vectors + read * some[:, None, None]
+        prompt = self.norm(vectors)
         return (prompt + self.feed_forward(prompt)) * _size(embeddings, mask)
 
 

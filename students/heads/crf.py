@@ -42,6 +42,31 @@ class CRF(nn.Module):
         backward recursion is the forward one over the sentence read from its end, so both run as one scan.
         """
         emissions, lengths = _checked(emissions, mask, self.num_tags)
+        forward, backward = self._both_ways(emissions, lengths)
+        # Both directions hold the word's own emission: it counts once.
+        return (forward + backward - emissions).log_softmax(-1).masked_fill(~mask[..., None], 0.0)
+
+    def pair_marginals(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Log posterior of each move: ``[B, W + 1, K, K]``, from tag to tag, and which moves there are.
+
+        Move 0 goes from the start of the sentence (row 0; the other rows are ``-inf``), move 1 to its end (column 0),
+        and move ``i + 1`` from word ``i`` to the next, counted from 1: ``log q(y_i = a, y_i+1 = b | x)``.
+        Differentiable once.
+        """
+        emissions, lengths = _checked(emissions, mask, self.num_tags)
+        forward, backward = self._both_ways(emissions, lengths)
+        moves = (forward[:, :-1, :, None] + self.transitions + backward[:, 1:, None]).flatten(2)
+        moves = moves.log_softmax(-1).unflatten(2, (self.num_tags, self.num_tags))
+        words = (forward + backward - emissions).log_softmax(-1)
+        last = words.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, self.num_tags))
+        rest = self.num_tags - 1
+        start = nn.functional.pad(words[:, :1], (0, 0, 0, rest), value=-torch.inf)[:, None]
+        end = nn.functional.pad(last.transpose(1, 2), (0, rest), value=-torch.inf)[:, None]
+        there = torch.cat([mask.new_ones(len(mask), 2), mask[:, 1:]], 1)
+        return torch.cat([start, end, moves], 1).masked_fill(~there[..., None, None], 0.0), there
+
+    def _both_ways(self, emissions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward and backward variables ``[B, W, K]``, each with the word's own emission in it."""
         words = emissions.shape[1]
         steps = torch.arange(words, device=emissions.device)[:, None]
         mirror = (lengths - 1 - steps).remainder(words)[..., None].expand(-1, -1, self.num_tags)  # [W, B, K]
@@ -49,9 +74,7 @@ class CRF(nn.Module):
         both = torch.stack([ahead, ahead.gather(0, mirror)], dim=1)  # [W, 2, B, K]
         first = both[0] + torch.stack([self.start_transitions, self.end_transitions])[:, None]
         forward, backward = _scan(first, both, torch.stack([self.transitions, self.transitions.T])).unbind(1)
-        # Both directions hold the word's own emission: it counts once.
-        joint = (forward + backward.gather(0, mirror) - ahead).transpose(0, 1)
-        return joint.log_softmax(-1).masked_fill(~mask[..., None], 0.0)
+        return forward.transpose(0, 1), backward.gather(0, mirror).transpose(0, 1)
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor, allowed: Tensor | None = None) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,16 @@ class PairHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * hidden + beside, len(self.labels))
 
-    def collate(self, items: Sequence[Item], layout: Layout, view: View, training: bool) -> Collated:
+    def collate(
+        self,
+        items: Sequence[Item],
+        layout: Layout,
+        view: View,
+        training: bool,
+        question: Callable[[Item], str] = lambda item: "",
+    ) -> Collated:
         """Rows of some texts with their pairs marked, ``marks [B, 2]``: the units that open head and tail, and
-        ``relation [B]``, -1 without gold.
+        ``relation [B]``, -1 without gold. ``question`` is one about each.
         """
         for item in items:
             if item.example.pair is None:
@@ -43,7 +50,7 @@ class PairHead(nn.Module):
                     "no pair of mentions is given, and this student judges given pairs",
                     "give a pair, or take a student for joint extraction",
                 )
-        laid = lay(layout, items, view)
+        laid = lay(layout, items, view, question)
         first = shape_count()
         marks = [[text.shapes.index(first), text.shapes.index(first + 2)] for text in laid.texts]
         laid.tensors["marks"] = torch.tensor(marks)
@@ -70,7 +77,7 @@ class PairHead(nn.Module):
         pair = self.pairs(states, tensors)
         logits = self.linear(self.dropout(pair if beside is None else torch.cat([pair, beside], 1))).float()
         gold = tensors["relation"]
-        scores = {"pair": logits}
+        scores = {"pair": logits, "states": pair[:, None]}
         return (F.cross_entropy(logits, gold, ignore_index=-1) if (gold >= 0).any() else None), scores
 
     @staticmethod

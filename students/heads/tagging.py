@@ -70,9 +70,13 @@ class TaggingHead(nn.Module):
         if self.copies is not None and "copy_at" in tensors:
             repeated = states[tensors["word_row"].unsqueeze(-1), tensors["copy_at"]]
             words = self.copies(words, repeated, tensors["copy_mask"])
+        return self.tag(words, tensors)
+
+    def tag(self, words: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What `forward` gives, of the states ``[B, W, d]`` of the words."""
         emissions = self.emissions(words)
         mask, gold = tensors["word_mask"], tensors["gold"]
-        scores = {"emissions": emissions, "word_mask": mask}
+        scores = {"emissions": emissions, "word_mask": mask, "states": words}
         if not gold.any():
             return None, scores
         if not gold.all():
@@ -80,7 +84,7 @@ class TaggingHead(nn.Module):
         return self.loss(emissions, tensors["tags"], mask), scores
 
     def answers(
-        self, items: Sequence[Item], layout: Layout, scores: dict[str, Tensor], tensors: dict[str, Tensor]
+        self, items: Sequence[Item], layout: Layout | None, scores: dict[str, Tensor], tensors: dict[str, Tensor]
     ) -> list[Found]:
         """The entities of each text with their `confidence`."""
         emissions, mask = scores["emissions"], scores["word_mask"]

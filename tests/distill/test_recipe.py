@@ -11,6 +11,7 @@ from magister.distill import recipe
 from magister.distill.recipe import Recipe, RecipeFault, check, dump, read
 
 SHIPPED = sorted(recipe.SHIPPED.rglob("*.yaml"))
+COT = {"student": "cot_prompt", "objective": "prompt_distillation", "knowledge": "k"}
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -76,6 +77,14 @@ def test_overrides_are_yaml_and_their_mistakes_are_named(tmp_path: Path) -> None
         ({"extra_data": ["twitter2015"]}, "only read by the objective prompt_distillation"),
         ({"teacher_run": "runs/c"}, "only read by the objective prompt_distillation"),
         ({"text": False}, "needs images"),
+        ({"objective": "prompt_distillation", "knowledge": "k", "teacher_context": []}, "must name a side text"),
+        ({"kd_target": "hidden", "trust": True}, "kd_target, trust: only read by"),
+        ({"modality_dropout": 0.5}, "modality_dropout is only read by the objective prompt_distillation"),
+        ({"student": "ita", "objective": "cross_view", "beta": 0.5}, "context names none"),
+        ({"student": "ita", "objective": "cross_view", "context": ["caption"]}, "beta is below 1"),
+        ({"student": "ita", "images": True, "image_encoder": "efficientnet-lite0"}, "reads pictures as side texts"),
+        ({**COT, "teacher_run": "runs/c", "trust": True}, "only its posteriors are there"),
+        ({**COT, "task": "relations", "kd_level": "emission"}, "is a tagger's"),
         ({"seed": -1}, "seed"),
     ],
 )

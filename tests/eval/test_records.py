@@ -178,3 +178,13 @@ def test_a_bad_claim_is_refused_by_its_number(results):
     (results / "claims.json").write_text(json.dumps([claim(), {"dataset": "x"}]))
     with pytest.raises(RecordFault, match=r"claims.json: claim 2: system: Field required"):
         read_claims(results)
+
+
+def test_a_note_stands_under_its_data_set(tmp_path):
+    write(record(), tmp_path)
+    assert "to compare" not in render(tmp_path)
+    (tmp_path / "twitter2017.md").write_text("What to compare.\n", encoding="utf-8")
+    (tmp_path / "mnre.md").write_text("Of another set.\n", encoding="utf-8")
+    page = render(tmp_path)
+    assert page.index("| unified |") < page.index("What to compare.") < page.index("Protocol")
+    assert "Of another set" not in page

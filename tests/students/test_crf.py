@@ -85,6 +85,40 @@ def test_enumeration(words: int, tags: int, seed: int, wide: bool) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-3 if wide else 1e-4)
 
 
+@settings(max_examples=15, deadline=None)
+@given(words=st.integers(1, 4), tags=st.integers(1, 3), seed=st.integers(0, 10**6), wide=st.booleans())
+def test_moves_by_enumeration(words: int, tags: int, seed: int, wide: bool) -> None:
+    """The posterior of each move, with start and end, and its gradient."""
+    torch.manual_seed(seed)
+    crf = random_crf(tags, 60.0 if wide else 1.0)
+    mask = ragged(3, words)
+    emissions = torch.randn(3, words, tags, requires_grad=True)
+    q, there = crf.pair_marginals(emissions, mask)
+    assert q.shape == (3, words + 1, tags, tags)
+    assert there.sum(1).tolist() == (mask.sum(1) + 1).tolist()
+    weight = torch.randn(3, words + 1, tags, tags)
+    slow = torch.zeros((), dtype=torch.double)
+    for b in range(3):
+        n = int(mask[b].sum())
+        scores, paths = sequence_scores(crf, emissions[b], n)
+        expected = torch.zeros(words + 1, tags, tags, dtype=torch.double)
+        for share, path in zip(scores.softmax(0), paths, strict=True):
+            moves = enumerate(itertools.pairwise(path), 2)
+            for move in [(0, 0, path[0]), (1, path[-1], 0), *((i, *pair) for i, pair in moves)]:
+                at = torch.zeros_like(expected)
+                at[move] = 1.0
+                expected = expected + share * at
+        torch.testing.assert_close(q[b, : n + 1].exp().double(), expected[: n + 1], rtol=1e-3, atol=1e-4)
+        assert not q[b, n + 1 :].any()
+        slow = slow + (weight[b].double() * expected)[: n + 1].sum()
+    fast = (weight * q.exp() * there[..., None, None]).sum()
+    inputs = [emissions, *crf.parameters()]
+    by_scan = torch.autograd.grad(fast, inputs, materialize_grads=True)
+    by_definition = torch.autograd.grad(slow, inputs, materialize_grads=True)
+    for ours, theirs in zip(by_scan, by_definition, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-3 if wide else 1e-4)
+
+
 def twins(tags: int, spread: float) -> tuple[CRF, torchcrf.CRF]:
     ours, theirs = random_crf(tags, spread), torchcrf.CRF(tags, batch_first=True)
     theirs.load_state_dict(ours.state_dict())

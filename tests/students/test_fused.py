@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def systems() -> list[tuple[str, str]]:
 
 
 ALL = [("plain", "ner"), ("plain", "relations"), *systems()]
+SEEING = [(name, task) for name, task in systems() if students.find(name).Config.sees]
 
 
 def kind_of(name: str) -> Any:
@@ -121,7 +123,7 @@ def alike(task: str, examples: Any) -> list[Any]:
     )
 
 
-@pytest.mark.parametrize(("name", "task"), systems())
+@pytest.mark.parametrize(("name", "task"), SEEING)
 def test_the_picture_decides(
     name: str, task: str, tiny_bert: str, schemas: Any, examples: Any, learn: Callable[..., Output]
 ) -> None:
@@ -141,7 +143,7 @@ def scores(student: Any, examples: Sequence[Any], view: View) -> Tensor:
     return tensor
 
 
-@pytest.mark.parametrize(("name", "task"), systems())
+@pytest.mark.parametrize(("name", "task"), SEEING)
 def test_without_a_picture_it_is_the_text_alone(
     name: str, task: str, tiny_bert: str, schemas: Any, examples: Any, learn: Callable[..., Output]
 ) -> None:
@@ -200,7 +202,8 @@ def test_every_trainable_weight_learns(name: str, task: str, tiny_bert: str, sch
     assert {id(p) for p in grouped} == {id(p) for p in trained.values()}
     assert len(grouped) == len(trained)
     student.train()
-    student(student.collate(some, SEES)).loss.backward()
+    prompted = replace(SEES, prompt=getattr(student, "prompt", None) is not None)
+    student(student.collate(some, prompted)).loss.backward()
     assert [n for n, p in trained.items() if p.grad is None or not p.grad.any()] == []
 
 

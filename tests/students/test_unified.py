@@ -330,7 +330,7 @@ def test_unlabelled_examples_have_scores_and_no_loss(tiny_bert: str, posts: Any,
     bare = [e.model_copy(update={"gold": None}) for e in [*posts, *products]]
     output = student(student.collate(bare))
     assert output.loss is None
-    assert set(output.scores) == {"emissions", "word_mask", "span", "ranking"}
+    assert set(output.scores) == {"emissions", "word_mask", "states", "span", "ranking"}
     mixed = student(student.collate([bare[0], posts[1]]))
     alone = student(student.collate([posts[1]]))
     torch.testing.assert_close(mixed.losses["tagging"], alone.losses["tagging"])
