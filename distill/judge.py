@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..eval import floors, record, report, score
+from ..eval import floors, record, report, score, value_ranking
 from ..tasks import TASKS, readers
 from ..tasks.images import Image
 from ..tasks.task import DataFault
@@ -85,6 +85,8 @@ def student(
         if asked.threshold is not None:
             notes.append(f"where the mean entropy exceeds {asked.threshold:.4g} nats (chosen on {recipe.valid_split})")
     notes += [f"{theirs} read as {ours}" for theirs, ours in loading.renamed(recipe, data).items()]
+    if hasattr(made, "rank"):
+        notes.append(_ranked(value_ranking.measure(examples, made.rank(examples, view))))
     about = json.loads((run / "origin.json").read_text(encoding="utf-8"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     return Judgement(
@@ -92,7 +94,13 @@ def student(
         task=task,
         dataset=record.dataset_name(data, split),
         system=recipe.student,
-        variant=variant(recipe) + (f", mode {mode}" if mode else ""),
+        variant=", ".join(
+            [
+                variant(recipe),
+                *([f"trained on {recipe.data}"] if data != recipe.data else []),
+                *([f"mode {mode}"] if mode else []),
+            ]
+        ),
         examples=examples,
         answers=tuple(found.answers),
         backbone=recipe.settings.pretrained(recipe.images),
@@ -104,6 +112,18 @@ def student(
         seconds_per_1000=round(found.seconds_per_1000, 2),
         revision=about["sittings"][-1]["revision"],
         notes="; ".join([f"{found.seconds_per_1000:.1f} s per 1,000 answers", *notes]),
+    )
+
+
+def _ranked(measured: Mapping[str, float]) -> str:
+    """What `eval.value_ranking` measured, in words."""
+    by_ties = (
+        f"MRR {measured[f'mrr{end}']:.1%}, Hits@1 {measured[f'hits@1{end}']:.1%}" for end in ("", "_pessimistic")
+    )
+    optimistic, pessimistic = by_ties
+    return (
+        f"values ranked: {optimistic} over {measured['slots']:,} slots ({pessimistic} with pessimistic ties; "
+        f"{measured['unranked']:,} slots whose gold is no candidate count 0)"
     )
 
 

@@ -84,3 +84,28 @@ def test_a_floor_is_judged_like_any_system(tmp_path: Path) -> None:
     assert judged.scores.value == 1.0
     assert judge.floor("majority", "attributes", str(tmp_path / "data.jsonl")).scores.value == 0.0
     assert record.read(judge.write_record(judged, tmp_path)).system == "floor"
+
+
+def test_what_was_trained_on_other_data_says_so(recipe: Recipe, tmp_path: Path) -> None:
+    run = train.train(recipe)
+    other = tmp_path / "copy.jsonl"
+    other.write_bytes(Path(recipe.data).read_bytes())
+    assert judge.student(run, "ner", str(other)).variant == f"text, trained on {recipe.data}"
+
+
+def test_ranked_values_stand_in_the_notes(backbone: Path, tmp_path: Path) -> None:
+    lines = [
+        {"task": "attributes", "schema": {"attributes": [{"name": "color"}]}},
+        *({"id": f"{split}{n}", "text": f"{v} mug", "asked": ["color"], "split": split,
+           "gold": {"values": {"color": [v]}}}
+          for split in ("train", "valid", "test") for n, v in enumerate(["red", "red", "blue"])),
+        {"id": "new", "text": "pink mug", "asked": ["color"], "split": "test", "gold": {"values": {"color": ["pink"]}}},
+    ]  # fmt: skip
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, lines)))
+    settings = {"task": "attributes", "student": "mae", "data": str(data), "text_encoder": str(backbone), "width": 8,
+                "filters": 8, "epochs": 1, "precision": "fp32", "output": str(tmp_path / "run")}  # fmt: skip
+    notes = judge.student(train.train(check(settings)), "attributes", str(data)).notes
+    assert "values ranked: MRR" in notes
+    assert "over 4 slots" in notes
+    assert "1 slots whose gold is no candidate" in notes
