@@ -315,6 +315,26 @@ def generate(
     summed(summary, as_json)
 
 
+@app.command()
+def evidence(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="A new file of JSON lines; a recipe reads it as knowledge=FILE.")],
+    encoder: Annotated[str, typer.Option(help="The text encoder by whose vectors captions are found.")] = "minilm",
+    count: Annotated[int, typer.Option(min=1, help="At most so many texts of each kind.")] = 3,
+    least: Annotated[float, typer.Option(min=-1, max=1, help="A lower cosine is no evidence.")] = 0.3,
+    as_json: Json = False,
+) -> None:
+    """Search a data set's training captions for evidence beside each example, and pin it for training."""
+    from .distill.evidence import pin_captions
+
+    def told(done: int, total: int) -> None:
+        if done % 1000 == 0 or done == total:
+            say(f"{done:,} of {total:,} examples")
+
+    counts = pin_captions(data, out, encoder, count, least, told)
+    show(counts) if as_json else print(", ".join(f"{name} {n:,}" for name, n in counts.items()))
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Ctrl-C says what is saved: typer alone would end the command without a word."""

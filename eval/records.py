@@ -1,8 +1,9 @@
 """The records of all runs in ``docs/results/``, and the page ``docs/results.md`` rendered from them.
 
 By data set: a table, learning curves, claims, commands. ``DATASET.md`` beside the records, where there is one, is
-printed under that data set's table: what a reader must know to compare its figures. ``claims.json`` in the folder is a list of `Claim`: it names the differences that are claimed, with their aims; whether they hold is computed
-from the records.
+printed under that data set's table: what a reader must know to compare its figures. ``claims.json`` in the folder is a
+list of `Claim`: it names the differences that are claimed, with their aims; whether they hold is computed from the
+records.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ FROZEN = {
                 "--out", "--prompt", "--demonstrations", "--shots", "--votes", "--vote-below", "--confidence",
                 "--normalise", "--strict", "--window", "--text-column", "--id-column", "--category-column",
                 "--image-column", "--retry-failed", "--json"],
+    "evidence": ["data", "--out", "--encoder", "--count", "--least", "--json"],
     "report": ["records", "--out"],
     "active": ["source", "--out", "overrides", "--strategy", "--rounds", "--batch", "--start", "--seeds", "--split",
                "--pick", "--record"],

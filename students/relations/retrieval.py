@@ -56,7 +56,7 @@ class Retrieval(HVPNeT):
     sentence and by image) it is the sum that a learned attention weighs (`fusion.modalities.ModalityAttention`). The
     release keeps the ``[CLS]`` row of an attention of all rows; here that row alone is computed.
 
-    Evidence is text beside the example, found before training and pinned on the disk (`encoders.store`): nothing is
+    Evidence is text beside the example, found before training and pinned on the disk (`magister evidence`): nothing is
     retrieved here. Its store drops what repeats the tweet. Where the paper asked a web search by picture, a local store
     of captions stands. The sentence's visual evidence, pictures that a search finds for it, has no part: there is no
     store of pictures. Classifier and evidence attention learn; the published optimiser left both out. An example

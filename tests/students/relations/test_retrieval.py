@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from magister.distill import evidence
 from magister.distill.recipe import RecipeFault, check
-from magister.students.encoders import store
 from magister.students.encoders.text import UnsupportedBackbone
 from magister.students.relations import retrieval
 from magister.students.relations.retrieval import Retrieval, RetrievalConfig
@@ -122,12 +122,12 @@ def test_nothing_is_retrieved_in_training(
         raise AssertionError("searched")
 
     for name in ("gather", "pin", "fill", "SentenceEncoder"):
-        monkeypatch.setattr(store, name, refuse)
-    monkeypatch.setattr(store.TextStore, "__call__", refuse)
+        monkeypatch.setattr(evidence, name, refuse)
+    monkeypatch.setattr(evidence.TextStore, "__call__", refuse)
     student = build(tiny_bert, relation_schema)
     learn(student, [with_evidence(e, "1", knowledge="Toronto") for e in pairs], 2, 0.01, SEES)
     imported = [n for n in ast.walk(ast.parse(inspect.getsource(retrieval))) if isinstance(n, ast.ImportFrom)]
-    assert not [n for n in imported if "store" in (n.module or "") or any("store" in a.name for a in n.names)]
+    assert not [n for n in imported if "evidence" in (n.module or "") or any(a.name == "evidence" for a in n.names)]
 
 
 def test_bad_settings_are_refused(tiny_bert: str, tiny_gemma: str, relation_schema: relations.Schema) -> None:

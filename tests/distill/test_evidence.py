@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from magister.students.encoders.store import (
+from magister.distill.evidence import (
     Evidence,
     SentenceEncoder,
     TextStore,
@@ -22,13 +22,35 @@ from magister.students.encoders.store import (
     fill,
     gather,
     pin,
+    pin_captions,
     repeats,
 )
+from magister.tasks import ner, relations
 from magister.tasks.task import DataFault
 from magister.teachers.knowledge import corpus
 from torch import Tensor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def pairs() -> list[relations.Example]:
+    def pair(id: str, text: str, head: str, tail: str) -> relations.Example:
+        mention = lambda m: ner.Entity(text=m, type="", start=text.index(m), end=text.index(m) + len(m))
+        return relations.Example(
+            id=id,
+            text=text,
+            pair=(mention(head), mention(tail)),
+            context={"knowledge": f"{head} and {tail} : lives_in ."},
+            gold=relations.Answer(relation="lives_in"),
+        )
+
+    return [
+        pair("a", "Kawhi Leonard is off to Oakland", "Kawhi Leonard", "Oakland"),
+        pair("b", "the Raptors with Kawhi", "Kawhi", "Raptors"),
+        pair("c", "KevinLove and the text of Oakland ! # finals", "KevinLove", "Oakland"),
+        pair("d", "Leonard , Toronto", "Leonard", "Toronto"),
+    ]
 
 
 def counted(texts: Sequence[str]) -> Tensor:
@@ -49,11 +71,12 @@ def test_the_nearest_texts_are_those_of_all_cosines() -> None:
     assert list(TextStore([], counted)("any", 3)) == []
 
 
-def test_a_sentence_is_the_mean_of_its_states(tiny_bert: str) -> None:
-    encode = SentenceEncoder(tiny_bert, batch_size=2)
+def test_a_sentence_is_the_mean_of_its_states(backbone: Path) -> None:
+    encode = SentenceEncoder(str(backbone), batch_size=2)
     texts = ["Kawhi Leonard", "the text of Oakland and the Raptors", "!"]
     together = encode(texts)
-    ids = encode._encoder.sub_tokens.tokenizer("[CLS] Kawhi Leonard [SEP]", return_tensors="pt")["input_ids"]
+    tokenizer = encode._encoder.sub_tokens.tokenizer
+    ids = torch.tensor([tokenizer.encode("[CLS] Kawhi Leonard [SEP]", add_special_tokens=False)])
     with torch.no_grad():
         states = encode._encoder.plain(ids).last_hidden_state[0]
     torch.testing.assert_close(together[0], states.mean(0) / states.mean(0).norm(), rtol=1e-4, atol=1e-5)
@@ -131,3 +154,35 @@ def test_results_are_pinned_once_and_read_by_a_recipe(pairs: Any, tmp_path: Path
     with pytest.raises(DataFault, match="not written over"):
         pin(file, some, {"text": (by_text, store)})
     assert file.read_bytes() == before
+
+
+def test_captions_of_training_are_pinned_for_every_split(backbone: Path, tmp_path: Path) -> None:
+    """By the command's own function, on a set with captions and on one without."""
+    lines: list[Any] = [
+        {"task": "ner", "schema": {"types": [{"name": "PER", "title": "person", "guideline": "people"}]}}
+    ]
+    for number, (split, caption) in enumerate(
+        [("train", "a red shirt"), ("train", "the finals in Oakland"), ("test", "a blue shirt with Kawhi")]
+    ):
+        gold: dict[str, Any] = {"entities": []}
+        context = {"caption": caption}
+        lines.append(
+            {"id": f"{split}{number}", "text": "green cotton", "split": split, "context": context, "gold": gold}
+        )
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    told: list[tuple[int, int]] = []
+    counts = pin_captions(
+        str(data), tmp_path / "e.jsonl", str(backbone), count=2, least=-1.0, said=lambda *at: told.append(at)
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert counts["examples"] == 3
+    pinned = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in pinned} == {"train0", "train1", "test2"}
+    assert not any("blue" in row["text"] for row in pinned)  # the test split's caption is in no store
+    assert "a red shirt" not in pinned[0]["text"].split(" ; ")  # its own caption is no evidence
+    for line in lines[1:]:
+        line["context"] = {}
+    data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with pytest.raises(DataFault, match="no captions"):
+        pin_captions(str(data), tmp_path / "other.jsonl", str(backbone))

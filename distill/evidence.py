@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...tasks import readers
-from ...tasks.task import DataFault
-from . import text as text_encoder
+from ..students.encoders import text as text_encoder
+from ..tasks import readers
+from ..tasks.task import DataFault
 
 #: Evidence that holds at least this share of a text's word pairs repeats it.
 REPEATED = 0.75
@@ -61,7 +61,7 @@ def by_text(example: Any) -> Sequence[str]:
 
 def by_mentions(example: Any) -> Sequence[str]:
     """The two mentions of its pair, each by itself; the pair is part of the question, its relation is not."""
-    return tuple(dict.fromkeys(mention.text for mention in example.pair or ()))
+    return tuple(dict.fromkeys(mention.text for mention in getattr(example, "pair", None) or ()))
 
 
 def by_caption(example: Any) -> Sequence[str]:
@@ -189,6 +189,7 @@ def pin(
     searches: Mapping[str, tuple[Query, Search]],
     count: int = 3,
     least: float = 0.3,
+    said: Callable[[int], None] | None = None,
 ) -> Counter[str]:
     """Search for every example and keep what is found, as JSON lines; once, before any training.
 
@@ -200,6 +201,7 @@ def pin(
         path: a new file; a pinned one is not written over (`DataFault`).
         searches: for each kind of evidence what is asked, and whom.
         count, least: as in `gather`, of each kind.
+        said: is told how many examples are done, after each.
     """
     path = Path(path)
     if path.exists():
@@ -220,6 +222,8 @@ def pin(
             if texts:
                 row = {"id": example.id, "text": _BETWEEN.join(texts), "evidence": by_kind}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if said:
+                said(counts["examples"])
     os.replace(waiting, path)
     return +counts
 
@@ -237,15 +241,26 @@ def fill(examples: Iterable[Any], path: str | Path) -> tuple[Any, ...]:
     return tuple(e.model_copy(update={"context": {**e.context, **pinned.get(e.id, {})}}) for e in examples)
 
 
-def pin_captions(data: str, path: str | Path, encoder: str = "minilm", count: int = 3, least: float = 0.3) -> Any:
+def pin_captions(
+    data: str,
+    path: str | Path,
+    encoder: str = "minilm",
+    count: int = 3,
+    least: float = 0.3,
+    said: Callable[[int, int], None] | None = None,
+) -> Counter[str]:
     """`pin` for every split of a data set, out of the captions of its own training split (as MoRe has it).
 
-    Asked are the text, each mention and the caption. Captions of the held-out splits are not in the store.
+    Asked are the text, each mention and the caption. Captions of the held-out splits are not in the store. ``said`` is
+    told ``(done, total)`` after each example. A `DataFault` if training has no captions.
     """
     found = readers.read(data)
     names = ("caption", "long_caption")
-    corpus = (example.context.get(name, "") for example in found.split("train") for name in names)
-    store = TextStore(corpus, SentenceEncoder(encoder))
+    captions = (example.context.get(name, "") for example in found.split("train") for name in names)
+    store = TextStore(captions, SentenceEncoder(encoder))
+    if not store.texts:
+        raise DataFault(data, "its training split has no captions to search", "pin evidence of your own with `pin`")
     searches = {"text": (by_text, store), "mentions": (by_mentions, store), "image": (by_caption, store)}
-    everything = (example for split in found.splits.values() for example in split)
-    return pin(path, everything, searches, count, least)
+    everything = [example for split in found.splits.values() for example in split]
+    told = None if said is None else lambda done: said(done, len(everything))
+    return pin(path, everything, searches, count, least, told)
