@@ -79,7 +79,7 @@ def restyled(example: Any, text: str) -> Any:
         if len(found) != 1:
             return "mention_missing" if not found else "mention_repeated"
         places.append(found[0])
-    if any(a < d and c < b for i, (a, b) in enumerate(places) for c, d in places[:i]):
+    if _overlap(places):
         return "mentions_overlap"
     order = lambda spans: sorted(range(len(spans)), key=lambda i: spans[i])
     if isinstance(example, relations.Example) and order(places) != order([_span(m) for m in _mentions(example)]):
@@ -112,7 +112,7 @@ def swapped(example: Any, old: str, new: str, types: Mapping[str, set[str]]) -> 
     if len(own) > 1 or types.get(new.casefold(), own) - own:
         return "another_type"
     spans = [_span(mention) for mention in mentions]
-    if any(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[:i]):
+    if _overlap(spans):
         return "mentions_overlap"
     text, moved, at, shift = "", [(0, 0)] * len(spans), 0, 0
     for i in sorted(range(len(spans)), key=lambda i: spans[i]):
@@ -164,6 +164,10 @@ def _span(mention: Entity) -> tuple[int, int]:
     assert mention.start is not None  # examples see to both
     assert mention.end is not None
     return mention.start, mention.end
+
+
+def _overlap(spans: Sequence[tuple[int, int]]) -> bool:
+    return any(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[:i])
 
 
 def _retagged(example: Any, text: str, places: Sequence[tuple[int, int]]) -> Any:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..students.encoders import text as text_encoder
+from ..students.encoders.sentence import Sentences
 from ..tasks import readers
 from ..tasks.task import DataFault
 
@@ -81,7 +81,7 @@ def by_objects(detector: Any) -> Query:
 
 
 class SentenceEncoder:
-    """A frozen text encoder: the mean of a text's states, of length 1, as sentence encoders (MiniLM) are trained.
+    """Vectors of length 1 (`encoders.sentence`).
 
     Args:
         name: a packaged model's short name, a path or a hub name.
@@ -89,26 +89,11 @@ class SentenceEncoder:
     """
 
     def __init__(self, name: str = "minilm", batch_size: int = 64) -> None:
-        self._encoder = text_encoder.load(name).eval().requires_grad_(False)
-        self._size = batch_size
+        self.sentences = Sentences(name, batch_size)
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, d]``."""
-        sub = self._encoder.sub_tokens
-        first = [] if sub.first is None else [sub.first]
-        room = self._encoder.limit - len(first) - 1
-        rows = [[*first, *sub.text(one)[:room], sub.separator] for one in texts]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        found = torch.zeros(len(rows), self._encoder.hidden)
-        for start in range(0, len(order), self._size):
-            at = order[start : start + self._size]
-            width = max(len(rows[i]) for i in at)
-            ids = torch.tensor([rows[i] + [sub.pad] * (width - len(rows[i])) for i in at])
-            mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in at])
-            states = self._encoder(ids, mask) * mask[..., None]
-            found[at] = F.normalize(states.sum(1), dim=1)
-        return found
+        return F.normalize(self.sentences(texts), dim=1)
 
 
 class TextStore:
@@ -252,15 +237,19 @@ def pin_captions(
     """`pin` for every split of a data set, out of the captions of its own training split (as MoRe has it).
 
     Asked are the text, each mention and the caption. Captions of the held-out splits are not in the store. ``said`` is
-    told ``(done, total)`` after each example. A `DataFault` if training has no captions.
+    told ``(done, total)`` after each example. Counted besides what `pin` counts: ``texts_cut``, captions and questions
+    longer than the encoder reads. A `DataFault` if training has no captions.
     """
     found = readers.read(data)
     names = ("caption", "long_caption")
     captions = (example.context.get(name, "") for example in found.split("train") for name in names)
-    store = TextStore(captions, SentenceEncoder(encoder))
+    encode = SentenceEncoder(encoder)
+    store = TextStore(captions, encode)
     if not store.texts:
         raise DataFault(data, "its training split has no captions to search", "pin evidence of your own with `pin`")
     searches = {"text": (by_text, store), "mentions": (by_mentions, store), "image": (by_caption, store)}
     everything = [example for split in found.splits.values() for example in split]
     told = None if said is None else lambda done: said(done, len(everything))
-    return pin(path, everything, searches, count, least, told)
+    counts = pin(path, everything, searches, count, least, told)
+    counts["texts_cut"] = encode.sentences.truncated
+    return +counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,44 +121,28 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class MiniLM:
-    """Texts as the mean of their token states (Reimers and Gurevych, 2019), ``[n, 384]`` for MiniLM itself.
+    """Mean states of texts, ``[n, 384]`` for MiniLM itself (`encoders.sentence`); loaded when a text is first embedded.
 
     Args:
-        name: an encoder's name (`models.names.resolve`) or path; loaded when a text is first embedded.
+        name: an encoder's name (`models.names.resolve`) or path.
         batch: so many texts are read together, in order of length.
-
-    Attributes:
-        truncated: texts longer than the encoder reads; only their beginnings count.
     """
 
     def __init__(self, name: str = "minilm", batch: int = 32) -> None:
-        self.name, self.batch, self.truncated = name, batch, 0
-        self._encoder: Any = None
+        self.name, self.batch = name, batch
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row a text."""
-        import torch
-
-        if self._encoder is None:
-            from ..students.encoders.text import load
-
-            self._encoder = load(self.name).eval()
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        vectors = np.zeros((len(texts), self._encoder.hidden), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(order), self.batch):
-                places = order[start : start + self.batch]
-                vectors[places] = self._means([texts[place] for place in places]).numpy()
+        vectors: NDArray[np.float32] = self._sentences(texts).numpy()
         return vectors
 
-    def _means(self, texts: Sequence[str]) -> Any:
-        """``[n, d]``: the mean state of each text's tokens, special ones included as in its training."""
-        from ..students.heads.ranking import mean
+    @property
+    def truncated(self) -> int:
+        """Texts longer than the encoder reads; only their beginnings count."""
+        return int(self._sentences.truncated)
 
-        tokenizer, limit = self._encoder.sub_tokens.tokenizer, self._encoder.limit
-        rows = tokenizer(list(texts), truncation=True, max_length=limit, padding=True, return_tensors="pt")
-        full = [text for text, mask in zip(texts, rows["attention_mask"], strict=True) if int(mask.sum()) == limit]
-        whole = tokenizer(full, verbose=False)["input_ids"] if full else []
-        self.truncated += sum(len(ids) > limit for ids in whole)
-        states = self._encoder(rows["input_ids"], rows["attention_mask"], rows.get("token_type_ids"))
-        return mean(states, rows["attention_mask"])
+    @cached_property
+    def _sentences(self) -> Any:
+        from ..students.encoders.sentence import Sentences
+
+        return Sentences(self.name, self.batch)

@@ -149,7 +149,7 @@ def marked(sub_tokens: SubTokens, example: relations.Example) -> Text:
     for number, mention in enumerate(example.pair):
         assert mention.start is not None  # `relations.Example` sees to both
         assert mention.end is not None
-        inside = [w for w, (a, b) in enumerate(spans) if a < mention.end and mention.start < b]
+        inside = ner.words_inside(spans, mention.start, mention.end)
         if not inside:
             raise DataFault(f"example {example.id}", f"no word stands at its mention {mention.text!r}")
         opening.setdefault(inside[0], []).append(2 * number)

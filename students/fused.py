@@ -22,7 +22,7 @@ from .heads.pair import PairHead
 from .heads.tagging import TaggingHead
 from .settings import BackboneConfig, Clash, StudentConfig
 from .student import Batch, Output, View
-from .system import System, UnsupportedView
+from .system import Picture, System, UnsupportedView
 
 
 class FusedConfig(BackboneConfig):
@@ -77,19 +77,6 @@ class Fusion:
     states: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     beside: Tensor | None = None
-
-
-@dataclass
-class Picture:
-    """The pictures of a batch's rows.
-
-    Attributes:
-        levels: one ``[R, cells, channels]`` a level (`encoders.image`); zeros where there is none.
-        present: bool ``[R]``, which rows have one.
-    """
-
-    levels: list[Tensor]
-    present: Tensor
 
 
 class Fused(System):
@@ -175,19 +162,12 @@ class Fused(System):
         return Batch(tensors, examples, view, dict(counts))
 
     def _check(self, examples: Sequence[Any], view: View) -> None:
-        if view.prompt or view.explain or not view.text:
-            raise UnsupportedView(f"{self.NAME} reads a text, its side texts and its picture, and nothing else")
-        if view.images and self.levels is None:
-            raise UnsupportedView("this student cannot see (image_encoder=None)")
-        kind = {"ner": ner.Example, "relations": relations.Example}[self.task]
-        for example in examples:
-            if not isinstance(example, kind):
-                raise UnsupportedView(f"example {example.id}: this student was built for the task {self.task}")
+        self.check_texts(examples, view, self.task)
 
     def forward(self, batch: Batch) -> Output:
         """Losses and scores: ``emissions [B, W, K]`` with ``word_mask [B, W]``, or ``pair [B, R + 1]``."""
         tensors = batch.tensors
-        fusion = self.fuse(tensors, self._picture(tensors))
+        fusion = self.fuse(tensors, self.seen(tensors, tensors["example"]))
         if isinstance(self.head, PairHead):
             loss, scores = self.head.score(fusion.states, tensors, fusion.beside)
         else:
@@ -196,15 +176,6 @@ class Fused(System):
             return Output(None, {}, scores)
         losses = {self.task: loss, **fusion.losses}
         return Output(torch.stack(list(losses.values())).sum(), losses, scores)
-
-    def _picture(self, tensors: dict[str, Tensor]) -> Picture | None:
-        """The pictures of the rows; None where no example has one."""
-        if "image.present" not in tensors:
-            return None
-        of_row = tensors["example"]
-        assert self.levels is not None
-        levels = [tensors[f"image.level{n}"][of_row] for n in range(len(self.levels))]
-        return Picture(levels, tensors["image.present"][of_row])
 
     def answer(self, examples: Sequence[Any], view: View) -> tuple[list[tuple[Any, Any]], Mapping[str, int]]:
         """The entities of each text, or the relation of each pair, with their probabilities."""

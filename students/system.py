@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from ..tasks import TASKS
 from ..tasks.images import ImageFault
 from . import saving
 from .encoders import text as text_encoder
@@ -20,6 +22,19 @@ from .encoders.sight import Sight, reads_captions, sight
 from .encoders.text import TextEncoder
 from .settings import BackboneConfig, StudentConfig
 from .student import Batch, Output, View
+
+
+@dataclass
+class Picture:
+    """The pictures of a batch's examples, or of its rows.
+
+    Attributes:
+        levels: one ``[R, cells, channels]`` a level (`encoders.image`); zeros where there is none.
+        present: bool ``[R]``, which rows have one.
+    """
+
+    levels: list[Tensor]
+    present: Tensor
 
 
 class UnsupportedView(ValueError):
@@ -180,6 +195,14 @@ class System(nn.Module, ABC):
             self.train(was_training)
         return found
 
+    def check_texts(self, examples: Sequence[Any], view: View, task: str) -> None:
+        """Refuse what a student of a text, its side texts and its picture is not shown, and examples of other tasks."""
+        if view.prompt or view.explain or not view.text:
+            raise UnsupportedView(f"{self.NAME} reads a text, its side texts and its picture, and nothing else")
+        for example in examples:
+            if not isinstance(example, TASKS[task].Example):
+                raise UnsupportedView(f"example {example.id}: this student was built for the task {task}")
+
     # --- seeing ---
 
     @cached_property
@@ -230,6 +253,18 @@ class System(nn.Module, ABC):
         if self.PICTURES == 1:
             tensors = {name: value[:, 0] for name, value in tensors.items()}
         return tensors, +counts
+
+    def seen(self, tensors: Mapping[str, Tensor], of_row: Tensor | None = None) -> Picture | None:
+        """What `pictures` gave for a batch, example by example, or for rows that belong to examples ``of_row [R]``.
+
+        None where no example has a picture.
+        """
+        if "image.present" not in tensors:
+            return None
+        assert self.levels is not None
+        of = lambda values: values if of_row is None else values[of_row]
+        levels = [of(tensors[f"image.level{number}"]) for number in range(len(self.levels))]
+        return Picture(levels, of(tensors["image.present"]))
 
     def _shown(self, example: Any) -> Sequence[Any]:
         """Its pictures, or the caption that stands for them."""

@@ -95,6 +95,11 @@ def word_spans(example: Worded) -> list[tuple[int, int]]:
     return spans
 
 
+def words_inside(spans: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
+    """Which words, given by their character spans, the characters ``start`` to ``end`` touch."""
+    return [word for word, (first, last) in enumerate(spans) if first < end and start < last]
+
+
 def answer_schema(schema: Schema, example: Example) -> dict[str, Any]:
     """JSON schema of a teacher's answer: a bounded list of mentions with a type out of the schema."""
     entity = closed_object(

@@ -14,7 +14,7 @@ from ...tasks.attributes import attribute_of
 from ...tasks.task import DataFault
 from ..collate import Text, pad
 from ..encoders import words
-from ..encoders.words import BREAK_WORD, BiLSTM, WordEncoder, WordsConfig
+from ..encoders.words import BiLSTM, WordEncoder, WordsConfig
 from ..heads.crf import CRF
 from ..heads.tags import Tags, decode_values, encode_values, merge_values
 from ..student import Batch, Output, View
@@ -119,7 +119,7 @@ class OpenTag(System):
             gold, remarks = encode_values(example, example.asked, text, self.tags)
             counts += cut + remarks
             texts.append(text)
-            rows.append([*row, *(word for side in sides for word in (BREAK_WORD, *side))])
+            rows.append(words.row(row, sides))
             tags.append(gold or [0] * len(row))
         tensors = self.words.collate(rows)
         tensors["word_mask"] = pad([[1] * len(text.pieces) for text in texts], dtype=torch.bool)

@@ -54,9 +54,9 @@ class CaptionEncoder:
     @torch.no_grad()
     def _read(self, caption: str) -> list[Tensor]:
         encoder = self._encoder
-        pieces = [encoder.sub_tokens.text(caption)[: encoder.limit - 2]] if caption else [()]
+        pieces = encoder.sub_tokens.text(caption)[: encoder.limit - 2]
         first = [] if encoder.sub_tokens.first is None else [encoder.sub_tokens.first]
-        ids = torch.tensor([[*first, *pieces[0], encoder.sub_tokens.separator]])
+        ids = torch.tensor([[*first, *pieces, encoder.sub_tokens.separator]])
         with torch.autocast(ids.device.type, enabled=False):  # whoever reads it first, it says the same
             states = encoder.plain(input_ids=ids, output_hidden_states=True).hidden_states[1:]
         inside = slice(len(first), max(len(first) + 1, ids.shape[1] - 1))

@@ -203,6 +203,11 @@ class WordEncoder(nn.Module):
         return torch.cat(parts, -1)
 
 
+def row(text: Sequence[str], sides: Iterable[Sequence[str]]) -> list[str]:
+    """The words of a text with those of its side texts behind, each after a break."""
+    return [*text, *(word for side in sides for word in (BREAK_WORD, *side))]
+
+
 def sides(example: Any, view: View, most: int | None) -> tuple[list[list[str]], Counter[str]]:
     """The words of an example's side texts in the view's order, cut after ``most`` words (counted
     ``context_words_cut``)."""

@@ -158,7 +158,7 @@ def tags_of(example: ner.Example, spans: Sequence[tuple[int, int]], tags: Tags) 
             raise DataFault(f"example {example.id}", f"unknown entity type {entity.type!r}", f"there are: {known}")
         assert entity.start is not None  # `ner.Example` sees to both
         assert entity.end is not None
-        inside = [w for w, (a, b) in enumerate(spans) if a < entity.end and entity.start < b]
+        inside = ner.words_inside(spans, entity.start, entity.end)
         if not inside or any(found[w] for w in inside):
             counts["entities_overlapping" if inside else "entities_without_word"] += 1
             continue

@@ -26,10 +26,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.prompt import ConditionalPrompt
 from ..student import View
-from ..system import UnsupportedView
+from ..system import Picture, UnsupportedView
 
 #: Stands in a batch whose view has the prompt.
 PROMPTED = "prompted"

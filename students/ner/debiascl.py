@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..encoders.text import UnsupportedBackbone
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.coattention import Block
 from ..fusion.contrast import debiased_contrast, different, hard_weights
 from ..fusion.graph import part_vectors
 from ..settings import Clash
+from ..system import Picture
 
 
 class DebiasCLConfig(FusedConfig):

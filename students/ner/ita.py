@@ -19,7 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
+from ..system import Picture
 
 
 class ITAConfig(FusedConfig):

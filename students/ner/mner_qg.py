@@ -133,7 +133,7 @@ class MNERQG(System):
     def _collate(self, examples: Sequence[ner.Example], view: View) -> tuple[Batch, Laid]:
         """`units.lay`'s tensors; ``item [R]``: whose row it is; ``gold [G, 3]``: item, first and last word of gold
         spans; ``learn [I]``: which items have gold."""
-        self._check(examples, view)
+        self.check_texts(examples, view, "ner")
         items = [Item(i, example, (label,)) for i, example in enumerate(examples) for label in self.labels]
         asked = lambda item: wording(self.config.queries, item.labels[0], self.training)
         laid = lay(self.layout, items, view, asked)
@@ -154,13 +154,6 @@ class MNERQG(System):
             tensors |= pictures
             counts += given_up
         return Batch(tensors, examples, view, dict(+counts)), laid
-
-    def _check(self, examples: Sequence[Any], view: View) -> None:
-        if view.prompt or view.explain or not view.text:
-            raise UnsupportedView("mner_qg reads a text, its side texts and its picture, and nothing else")
-        for example in examples:
-            if not isinstance(example, ner.Example):
-                raise UnsupportedView(f"example {example.id}: this student was built for the task ner")
 
     def forward(self, batch: Batch) -> Output:
         """The losses; ``start``, ``end [I, W]``, ``span [I, W, L]`` and ``existence [I]`` (all logits; `-inf` where

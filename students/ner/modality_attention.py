@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..fused import Picture
 from ..fusion.by_dimension import DimensionAttention
+from ..system import Picture
 from .words import WordTagger, WordTaggerConfig
 
 

@@ -13,12 +13,11 @@ from ...tasks.images import Image
 from ..encoders.sight import Sight, sight
 from ..encoders.vectors import WordVectors
 from ..encoders.words import units
-from ..fused import Picture
 from ..fusion.coattention import CoAttention
 from ..fusion.copies import COMMON, tells
 from ..fusion.graph import part_vectors
 from ..settings import Clash
-from ..system import UnsupportedView
+from ..system import Picture, UnsupportedView
 from .words import WordTagger, WordTaggerConfig
 
 #: How an image encoder's name begins if words are the objects; the rest names the side text that has them.

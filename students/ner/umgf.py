@@ -9,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.graph import GraphLayer, linked, part_vectors
 from ..settings import Clash
+from ..system import Picture
 
 
 class UMGFConfig(FusedConfig):

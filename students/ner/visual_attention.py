@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..fused import Picture
 from ..fusion.region_attention import Looking, RegionAttention, VisualGate
+from ..system import Picture
 from .words import WordTagger, WordTaggerConfig
 
 

@@ -16,13 +16,13 @@ from ...tasks import ner
 from ...tasks.task import DataFault
 from ..collate import Item, pad
 from ..encoders import words
-from ..encoders.words import BREAK_WORD, BiLSTM, WordEncoder, WordsConfig
-from ..fused import Picture, as_answer
+from ..encoders.words import BiLSTM, WordEncoder, WordsConfig
+from ..fused import as_answer
 from ..heads.crf import CRF
 from ..heads.tagging import TaggingHead, tags_of
 from ..settings import StudentConfig
 from ..student import Batch, Output, View
-from ..system import System, UnsupportedView
+from ..system import Picture, System, UnsupportedView
 
 
 class WordTaggerConfig(WordsConfig):
@@ -110,7 +110,7 @@ class WordTagger(System):
     def collate(self, examples: Sequence[Any], view: View | None = None) -> Batch:
         """Words of each post and of its side texts, gold tags where there are any, and the pictures' features."""
         view = view or self.view
-        self._check(examples, view)
+        self.check_texts(examples, view, "ner")
         counts = Counter[str]()
         rows, lengths, tags = [], [], []
         for example in examples:
@@ -120,7 +120,7 @@ class WordTagger(System):
             sides, cut = words.sides(example, view, self.config.context_words)
             gold, remarks = tags_of(example, spans, self.head.tags)
             counts += cut + remarks
-            rows.append([*(example.text[a:b] for a, b in spans), *(w for side in sides for w in (BREAK_WORD, *side))])
+            rows.append(words.row([example.text[a:b] for a, b in spans], sides))
             lengths.append(len(spans))
             tags.append(gold)
         tensors = self.words.collate(rows)
@@ -133,30 +133,16 @@ class WordTagger(System):
             tensors, counts = tensors | pictures, counts + given_up
         return Batch(tensors, examples, view, dict(counts))
 
-    def _check(self, examples: Sequence[Any], view: View) -> None:
-        if view.prompt or view.explain or not view.text:
-            raise UnsupportedView(f"{self.NAME} reads a text, its side texts and its picture, and nothing else")
-        for example in examples:
-            if not isinstance(example, ner.Example):
-                raise UnsupportedView(f"example {example.id}: this student was built for the task ner")
-
     def forward(self, batch: Batch) -> Output:
         """The CRF's loss a word, and ``emissions [B, W, K]`` with ``word_mask [B, W]``."""
         tensors, mask, own = batch.tensors, batch.tensors["mask"], batch.tensors["word_mask"]
-        picture = self._picture(tensors)
+        picture = self.seen(tensors)
         vectors = self.before(self.words(tensors), mask, picture)
         states, _ = self.bilstm(self.dropout(vectors), mask)
         # Behind a post that is shorter than others its side texts begin: there is nothing to tag.
         states = states[:, : own.shape[1]].masked_fill(~own[..., None], 0.0)
         loss, scores = self.head.tag(self.after(states, own, picture), tensors)
         return Output(loss, {} if loss is None else {"ner": loss}, scores)
-
-    def _picture(self, tensors: dict[str, Tensor]) -> Picture | None:
-        """The pictures of the posts; None where none has one."""
-        if "image.present" not in tensors:
-            return None
-        assert self.levels is not None
-        return Picture([tensors[f"image.level{n}"] for n in range(len(self.levels))], tensors["image.present"])
 
     def answer(self, examples: Sequence[Any], view: View) -> tuple[list[tuple[Any, Any]], Mapping[str, int]]:
         """The entities of each post with their probabilities."""

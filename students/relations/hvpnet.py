@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.prefix import PrefixStates, VisualPrefix, attached
-from ..settings import BackboneConfig
+from ..settings import BackboneConfig, StudentConfig
+from ..system import Picture
 
 
 class HVPNeTConfig(FusedConfig):
@@ -54,7 +55,7 @@ class HVPNeT(Fused):
     """
 
     NAME = "hvpnet"
-    Config = HVPNeTConfig
+    Config: ClassVar[type[StudentConfig]] = HVPNeTConfig
     GRID, DEPTHS = 2, 4
     config: HVPNeTConfig
 

@@ -19,7 +19,7 @@ def words_of(example: relations.Example, mention: ner.Entity) -> tuple[int, int]
     """The first and the last word of a mention; one that begins or ends inside a word has the whole."""
     assert mention.start is not None  # `relations.Example` sees to both
     assert mention.end is not None
-    inside = [w for w, (a, b) in enumerate(ner.word_spans(example)) if a < mention.end and mention.start < b]
+    inside = ner.words_inside(ner.word_spans(example), mention.start, mention.end)
     if not inside:
         raise DataFault(f"example {example.id}", f"no word stands at its mention {mention.text!r}")
     return inside[0], inside[-1]

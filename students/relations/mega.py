@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from ...tasks import ner
 from ..collate import Text, shape_count
 from ..encoders.text import UnsupportedBackbone
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.alignment import Edges, align, nearest_neighbours
 from ..fusion.copies import COMMON, tells
 from ..fusion.gated import Attention
 from ..settings import Clash
 from ..student import Batch, View
+from ..system import Picture
 from ..units import unit_states
 
 #: How the name of a spaCy model begins, as a parse.

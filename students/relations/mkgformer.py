@@ -7,8 +7,9 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.mkg import MEncoder
+from ..system import Picture
 
 
 class MKGformerConfig(FusedConfig):

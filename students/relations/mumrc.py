@@ -115,7 +115,7 @@ class MUMRC(System):
     def collate(self, examples: Sequence[relations.Example], view: View | None = None) -> Batch:
         """A row for each text without a pair and one for each pair, given or, where there is gold, of its mentions."""
         view = view or self.view
-        self._check(examples, view)
+        self.check_texts(examples, view, "relations")
         texts = [Item(i, example) for i, example in enumerate(examples) if example.pair is None]
         pairs, counts = [], Counter[str]()
         for index, example in enumerate(examples):
@@ -132,13 +132,6 @@ class MUMRC(System):
             tensors, counts = tensors | pictures, counts + given_up
         tensors["units"] = torch.tensor([len(examples)])
         return Batch(tensors, examples, view, dict(+counts))
-
-    def _check(self, examples: Sequence[Any], view: View) -> None:
-        if view.prompt or view.explain or not view.text:
-            raise UnsupportedView("mumrc reads a text, its side texts and its picture, and nothing else")
-        for example in examples:
-            if not isinstance(example, relations.Example):
-                raise UnsupportedView(f"example {example.id}: this student was built for the task relations")
 
     def _rows(self, texts: Sequence[Item], pairs: Sequence[Item], view: View) -> tuple[dict[str, Tensor], Counter[str]]:
         """``spans.…``: the texts' rows, ``gold [G, 3]`` (text, first word, words behind it) and ``learn [I]``;

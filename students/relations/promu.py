@@ -17,14 +17,14 @@ from .. import best_of
 from ..encoders.captions import CAPTION
 from ..encoders.prompter import Prompter, prompter, prompts
 from ..encoders.text import UnsupportedBackbone
-from ..fused import Fused, FusedConfig, Fusion, Picture
+from ..fused import Fused, FusedConfig, Fusion
 from ..fusion.coattention import Block
 from ..fusion.contrast import different
 from ..fusion.copies import COMMON, tells
 from ..fusion.prompted import contrast, prompt_vectors, soft_cross_entropy, soft_labels, sure
 from ..saving import CheckpointError
 from ..settings import Clash
-from ..system import UnsupportedView
+from ..system import Picture, UnsupportedView
 
 #: What a part of a picture is asked to show, and what a picture with its text is asked to be about.
 NOUN_TEMPLATES = ("a picture of {}",)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ..collate import Layout, Row, Text, group, stack
 from ..encoders.text import UnsupportedBackbone
-from ..fused import Fusion, Picture
+from ..fused import Fusion
 from ..fusion.coattention import Attend
 from ..fusion.modalities import ModalityAttention
 from ..fusion.prefix import attached
 from ..settings import Clash
 from ..student import View
+from ..system import Picture
 from .hvpnet import HVPNeT, HVPNeTConfig
 
 
@@ -66,7 +67,7 @@ class Retrieval(HVPNeT):
     """
 
     NAME = "retrieval"
-    Config = RetrievalConfig  # type: ignore[assignment]  # HVPNeT does not declare it as wide as Fused does
+    Config = RetrievalConfig
     config: RetrievalConfig
 
     def parts(self) -> None:

@@ -75,10 +75,10 @@ def test_a_sentence_is_the_mean_of_its_states(backbone: Path) -> None:
     encode = SentenceEncoder(str(backbone), batch_size=2)
     texts = ["Kawhi Leonard", "the text of Oakland and the Raptors", "!"]
     together = encode(texts)
-    tokenizer = encode._encoder.sub_tokens.tokenizer
+    tokenizer = encode.sentences._encoder.sub_tokens.tokenizer
     ids = torch.tensor([tokenizer.encode("[CLS] Kawhi Leonard [SEP]", add_special_tokens=False)])
     with torch.no_grad():
-        states = encode._encoder.plain(ids).last_hidden_state[0]
+        states = encode.sentences._encoder.plain(ids).last_hidden_state[0]
     torch.testing.assert_close(together[0], states.mean(0) / states.mean(0).norm(), rtol=1e-4, atol=1e-5)
     for text, vector in zip(texts, together, strict=True):
         torch.testing.assert_close(encode([text])[0], vector, rtol=1e-4, atol=1e-5)

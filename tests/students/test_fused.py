@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,12 @@ from magister.students.heads.pair import PairHead
 from magister.students.student import Output, View
 from magister.students.system import UnsupportedView
 from magister.tasks import ner, relations
-from magister.tasks.images import Image, ImageFault
+from magister.tasks.images import ImageFault
 from magister.tasks.task import DataFault
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drawn import pictures_of, seen
 
 SEES = View(images=True)
 
@@ -48,18 +52,6 @@ def levels_of(kind: Any) -> list[tuple[int, int]]:
     return [*[(times * kind.GRID**2, 8)] * kind.DEPTHS, (times, 6)]
 
 
-def pictures_of(levels: Sequence[tuple[int, int]]) -> Callable[[Sequence[Image]], list[Tensor]]:
-    """Features drawn from each picture's source."""
-
-    def features(images: Sequence[Image]) -> list[Tensor]:
-        if any(image.source == "broken" for image in images):
-            raise ImageFault("e", "broken", "broken picture")
-        drawn = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-        return [torch.stack([drawn(image, level) for image in images]) for level in levels]
-
-    return features
-
-
 def build(name: str, backbone: str, schemas: dict[str, Any], **settings: Any) -> Any:
     kind = kind_of(name)
     torch.manual_seed(0)
@@ -72,13 +64,6 @@ def build(name: str, backbone: str, schemas: dict[str, Any], **settings: Any) ->
     )
     student.features = pictures_of(levels_of(kind))
     return student
-
-
-def seen(examples: Sequence[Any], *sources: str) -> list[Any]:
-    """The examples with a picture each; an empty source is none."""
-    return [
-        e.model_copy(update={"images": (Image(source=s),) if s else ()}) for e, s in zip(examples, sources, strict=True)
-    ]
 
 
 @pytest.fixture

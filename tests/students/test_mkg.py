@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from magister.models.torchvision_guard import guard
+from magister.students.encoders.text import UnsupportedBackbone
+from magister.students.fusion.mkg import CorrelationFusion, MEncoder, VisionLayer, text_layers
+from scipy.special import erf, softmax
 from torch import Tensor, nn
-
-guard()
-
-from magister.students.encoders.text import UnsupportedBackbone  # noqa: E402
-from magister.students.fusion.mkg import CorrelationFusion, MEncoder, VisionLayer, text_layers  # noqa: E402
-from scipy.special import erf, softmax  # noqa: E402
-from transformers import (  # noqa: E402
+from transformers import (
     BertConfig,
     BertModel,
     DebertaV2Config,

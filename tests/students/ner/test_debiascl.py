@@ -87,7 +87,7 @@ def test_the_contrast_brings_text_and_picture_together(tiny_bert: str, ner_schem
     learn(student, some, 40, 0.01, SEES)
     with torch.no_grad():
         batch = student.collate(some, SEES)
-        tensors, picture = batch.tensors, student._picture(batch.tensors)
+        tensors, picture = batch.tensors, student.seen(batch.tensors, batch.tensors["example"])
         own = tensors["text"][..., None].float()
         texts = student.text_space((student.encode(tensors) * own).sum(1) / own.sum(1))
         pictures = student.picture_space(student.look(picture.levels[-1][:, 1:]).mean(1))

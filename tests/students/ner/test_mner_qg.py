@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,15 @@ from magister.students.ner.mner_qg import MNERQG, MNERQGConfig, _entities
 from magister.students.student import Output, View
 from magister.students.system import UnsupportedView
 from magister.tasks import ner
-from magister.tasks.images import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of, seen
 
 LEVELS = [(4, 8), (1, 6)]
+pictures = pictures_of(LEVELS)
 SEES = View(images=True)
 #: One short wording a type: a random backbone takes long to tell ours apart.
 SHORT = {"PER": ("people",), "LOC": ("places",)}
-
-
-def pictures(images: Sequence[Image]) -> list[torch.Tensor]:
-    """Features drawn from each picture's source."""
-    draw = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-    return [torch.stack([draw(image, level) for image in images]) for level in LEVELS]
 
 
 def build(backbone: str, schema: ner.Schema, **settings: Any) -> MNERQG:
@@ -37,13 +35,6 @@ def build(backbone: str, schema: ner.Schema, **settings: Any) -> MNERQG:
     student = MNERQG(config, blind.schemas, blind.encoder, LEVELS)
     student.features = pictures
     return student.eval()
-
-
-def seen(examples: Sequence[ner.Example], *sources: str) -> list[ner.Example]:
-    """The examples with a picture each; an empty source is none."""
-    return [
-        e.model_copy(update={"images": (Image(source=s),) if s else ()}) for e, s in zip(examples, sources, strict=True)
-    ]
 
 
 @torch.no_grad()

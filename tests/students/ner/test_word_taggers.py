@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from magister.students.ner.words import WordTagger, WordTaggerConfig
 from magister.students.student import Output, View
 from magister.students.system import UnsupportedView
 from magister.tasks import ner
-from magister.tasks.images import Image, ImageFault
+from magister.tasks.images import ImageFault
 from magister.tasks.task import DataFault
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of, seen
 
 SEES = View(images=True)
 KNOWS = View(images=True, context=("knowledge",))
@@ -53,21 +57,8 @@ def build(name: str, schema: ner.Schema, examples: Sequence[Any], **settings: An
     torch.manual_seed(0)
     student = kind(config, schemas, None, levels, kind.prepare(config, schemas, examples))
 
-    def features(images: Sequence[Image]) -> list[Tensor]:
-        if any(image.source == "broken" for image in images):
-            raise ImageFault("e", "broken", "broken picture")
-        drawn = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-        return [torch.stack([drawn(image, level) for image in images]) for level in levels]
-
-    student.features = features
+    student.features = pictures_of(levels)
     return student
-
-
-def seen(examples: Sequence[Any], *sources: str) -> list[Any]:
-    """The examples with a picture each; an empty source is none."""
-    return [
-        e.model_copy(update={"images": (Image(source=s),) if s else ()}) for e, s in zip(examples, sources, strict=True)
-    ]
 
 
 def scores(student: Any, examples: Sequence[Any], view: View) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +20,14 @@ from magister.students.student import View
 from magister.students.units import unit_states
 from magister.tasks import ner, relations
 from magister.tasks.images import Image
-from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of
 
 SEES = View(images=True)
 #: The last map, and the network's own vectors, of the whole picture and eight parts.
 LEVELS = [(9, 6), (9, 4)]
+features = pictures_of(LEVELS)
 
 
 def build(backbone: str, schema: relations.Schema, **settings: Any) -> MEGA:
@@ -33,11 +37,6 @@ def build(backbone: str, schema: relations.Schema, **settings: Any) -> MEGA:
     student = MEGA(config, {"relations": schema}, blind.encoder, LEVELS).eval()
     student.features = features
     return student
-
-
-def features(images: Any) -> list[Tensor]:
-    drawn = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-    return [torch.stack([drawn(image, level) for image in images]) for level in LEVELS]
 
 
 def seen(example: Any, source: str = "1") -> Any:
@@ -71,14 +70,16 @@ def test_a_parser_reads_our_words(
     with pytest.raises(UnsupportedBackbone, match="install spacy and its model, or say chain"):
         student.graph(pairs[1])
 
-    def model(words: list[str]) -> Any:  # every word hangs on the first, which is its own head
-        root = SimpleNamespace(i=0)
-        return [SimpleNamespace(i=i, head=root) for i in range(len(words))]
+    class Model:
+        vocab = None
 
-    model.vocab = None  # type: ignore[attr-defined]
+        def __call__(self, words: list[str]) -> Any:  # every word hangs on the first, which is its own head
+            root = SimpleNamespace(i=0)
+            return [SimpleNamespace(i=i, head=root) for i in range(len(words))]
+
     doc = SimpleNamespace(Doc=lambda vocab, words: words)
     loaded: list[str] = []
-    fake = SimpleNamespace(load=lambda name: (loaded.append(name), model)[1], tokens=doc)
+    fake = SimpleNamespace(load=lambda name: (loaded.append(name), Model())[1], tokens=doc)
     monkeypatch.setitem(sys.modules, "spacy", fake)
     assert edges(student, pairs[1]) == sorted(
         ["the Raptors", "the with", "the Kawhi", "<t> Raptors", "Raptors </t>", "<h> Kawhi", "Kawhi </h>"]
@@ -96,7 +97,7 @@ def test_what_stands_beside_a_pair(
     tensors = student.collate([example, seen(pairs[2], "22"), pairs[0]], SEES).tensors
     with torch.no_grad():
         states = student.encode(tensors)
-        fusion = student.fuse(tensors, student._picture(tensors))
+        fusion = student.fuse(tensors, student.seen(tensors, tensors["example"]))
     count = len(student.layout.read(example).pieces)
     words = unit_states(states, tensors)[0, :count].numpy().astype(float)
     objects = features(example.images)[-1][0].double().numpy()

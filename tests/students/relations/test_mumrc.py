@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from magister.students.relations.mumrc import MUMRC, OF_TEXT, MUMRCConfig
 from magister.students.student import Output, View
 from magister.students.system import UnsupportedView
 from magister.tasks import ner, relations
-from magister.tasks.images import Image
 from magister.tasks.task import DataFault
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of, seen
+
 LEVELS = [(4, 8), (1, 6)]
+pictures = pictures_of(LEVELS)
 SEES = View(images=True)
 
 
@@ -46,12 +50,6 @@ TEXTS = [
 ]
 
 
-def pictures(images: Sequence[Image]) -> list[torch.Tensor]:
-    """Features drawn from each picture's source."""
-    draw = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-    return [torch.stack([draw(image, level) for image in images]) for level in LEVELS]
-
-
 @pytest.fixture(scope="module")
 def backbone(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny encoder with rows long enough for queries that it must spell."""
@@ -71,13 +69,6 @@ def build(backbone: str, schema: relations.Schema, **settings: Any) -> MUMRC:
     student = MUMRC(MUMRCConfig(backbone=backbone, **settings), blind.schemas, blind.encoder, LEVELS)
     student.features = pictures
     return student.eval()
-
-
-def seen(examples: Sequence[relations.Example], *sources: str) -> list[relations.Example]:
-    """The examples with a picture each; an empty source is none."""
-    return [
-        e.model_copy(update={"images": (Image(source=s),) if s else ()}) for e, s in zip(examples, sources, strict=True)
-    ]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from magister.students.relations.promu import PROMU, RELATIONS, PROMUConfig, com
 from magister.students.saving import CheckpointError
 from magister.students.student import Output, View
 from magister.students.system import UnsupportedView
-from magister.tasks.images import Image
-from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of, seen
 
 SEES = View(images=True)
 #: Two cells and a vector, each of the whole picture and three parts.
 LEVELS = [(8, 6), (4, 5)]
+features = pictures_of(LEVELS)
 ALL = ("contrast", "matching", "entities", "relations")
 
 
@@ -38,17 +41,6 @@ def build(backbone: str, schemas: dict[str, Any], examples: Sequence[Any] = (), 
     vectors = lambda texts: torch.randn(len(texts), 5, generator=torch.Generator().manual_seed(len(texts[0])))
     student.__dict__["prompter"] = vectors
     return student
-
-
-def features(images: Any) -> list[Tensor]:
-    drawn = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-    return [torch.stack([drawn(image, level) for image in images]) for level in LEVELS]
-
-
-def seen(examples: Sequence[Any], *sources: str) -> list[Any]:
-    return [
-        e.model_copy(update={"images": (Image(source=s),) if s else ()}) for e, s in zip(examples, sources, strict=True)
-    ]
 
 
 @pytest.fixture
@@ -107,7 +99,7 @@ def test_a_neighbours_picture_does_not_match_unless_it_is_the_same(
     student = training(build(tiny_bert, schemas, pretrain_by=("matching",)))
     some = seen(pairs[:3], "1", "22", "22")
     tensors = student.collate(some, SEES).tensors
-    picture = student._picture(tensors)
+    picture = student.seen(tensors, tensors["example"])
     assert picture is not None
     with torch.no_grad():
         states, cells = student.encode(tensors), student.look(picture.levels[0])

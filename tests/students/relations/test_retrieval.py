@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,12 @@ from magister.tasks import relations
 from magister.tasks.images import Image
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from drawn import pictures_of
+
 SEES = View(images=True)
 LEVELS = [(16, 6), (4, 5)]
+features = pictures_of(LEVELS)
 
 
 def build(backbone: str, schema: relations.Schema, **settings: Any) -> Retrieval:
@@ -33,11 +39,6 @@ def build(backbone: str, schema: relations.Schema, **settings: Any) -> Retrieval
     return student
 
 
-def features(images: Any) -> list[Tensor]:
-    drawn = lambda image, level: torch.randn(*level, generator=torch.Generator().manual_seed(len(image.source)))
-    return [torch.stack([drawn(image, level) for image in images]) for level in LEVELS]
-
-
 def with_evidence(example: Any, source: str = "", **context: str) -> Any:
     images = (Image(source=source),) if source else ()
     return example.model_copy(update={"context": context, "images": images})
@@ -46,7 +47,7 @@ def with_evidence(example: Any, source: str = "", **context: str) -> Any:
 def beside(student: Retrieval, examples: Any, view: View = SEES) -> Tensor:
     batch = student.collate(examples, view)
     with torch.no_grad():
-        found = student.fuse(batch.tensors, student._picture(batch.tensors)).beside
+        found = student.fuse(batch.tensors, student.seen(batch.tensors, batch.tensors["example"])).beside
     assert found is not None
     return found
 
@@ -100,7 +101,7 @@ def test_no_evidence_is_the_prefix_alone(tiny_bert: str, relation_schema: relati
     student = build(tiny_bert, relation_schema, evidence=())
     batch = student.collate([with_evidence(pairs[0], "1", knowledge="Toronto")], SEES)
     assert not [name for name in batch.tensors if name.startswith("evidence")]
-    assert student.fuse(batch.tensors, student._picture(batch.tensors)).beside is None
+    assert student.fuse(batch.tensors, student.seen(batch.tensors, batch.tensors["example"])).beside is None
 
 
 def test_long_evidence_is_cut_and_counted(tiny_bert: str, relation_schema: relations.Schema, pairs: Any) -> None:
